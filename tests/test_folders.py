@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from septum.folders import below, distinct
+import pytest
+
+from septum.folders import below, check_spelling, distinct
 
 
 def files(folder: Path, **more: int) -> list[str]:
@@ -54,3 +56,19 @@ def test_distinct_folders_are_those_without_links_to_others_and_the_first_of_sev
     for name, target in (("latest", "p2"), ("q", tmp_path / "elsewhere"), ("r", tmp_path / "elsewhere")):
         (tmp_path / "data" / name).symlink_to(target)
     assert [path.name for path in distinct(sorted((tmp_path / "data").iterdir()))] == ["p2", "q"]
+
+
+def test_a_misspelled_path_is_answered_with_the_most_similar_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new/images").mkdir(parents=True)
+    (tmp_path / "new/a.png").touch()
+    monkeypatch.chdir(tmp_path)
+    for given, meant in (
+        ("new/imags", "new/images"),
+        ("nwe/images", "new/images"),
+        (tmp_path / "new/A.png", tmp_path / "new/a.png"),
+    ):
+        assert check_spelling(Path(given)) == f"did you mean: {Path(meant)}?"
+    for given in ("other", "nwe/nothing", "new/a.png/b"):
+        assert check_spelling(Path(given)) == "check the spelling"

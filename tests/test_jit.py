@@ -5,6 +5,7 @@ from pathlib import Path
 import numba
 import pytest
 
+from septum.compiling import listening
 from septum.jit import lazy_jit
 
 
@@ -34,3 +35,24 @@ def test_loops_compile_where_the_disk_takes_no_cache(tmp_path: Path, monkeypatch
         folder.rmdir()
         folder.write_bytes(b"")  # neither read nor written as a folder
     assert thrice(2) == 8
+
+
+def test_compiling_is_told_once_for_a_loop_and_those_that_it_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+
+    def inner(x):
+        return x + 1
+
+    inner = lazy_jit(inner)
+
+    def outer(x):
+        return inner(x) * 2
+
+    outer = lazy_jit(outer)
+    told = []
+    with listening(told.append):
+        assert outer(3) == 8
+        assert outer(4) == 10
+    assert told == [True, False]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.errors import DataError, UsageError
+from septum.folders import check_spelling
 from septum.io.files import write_image
 from septum.io.formats import image_stem, suffix_of
 from septum.io.image import Image, StoredImage
@@ -348,7 +349,7 @@ def _link(paths: Sequence[Location], names: Sequence[Location], folder: Path) ->
     for number, (path, stem) in enumerate(zip(paths, stems, strict=True)):
         source = Path(path).absolute()
         if not source.exists():
-            raise UsageError(f"{source} does not exist", "a list of files that exist", "check the spelling")
+            raise UsageError(f"{source} does not exist", "a list of files that exist", check_spelling(source))
         name = stem if stems.count(stem) == 1 else f"{stem}-{number:06d}"
         target = folder / (name + (suffix_of(source.name) or source.suffix))
         with suppress(OSError):

@@ -6,6 +6,8 @@ import errno
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from septum.words import most_similar
+
 
 def below(
     folder: Path, is_whole: Callable[[Path], bool], *, most: int = 8, unread: list[Path] | None = None
@@ -61,6 +63,20 @@ def leads_nowhere(path: Path) -> bool:
     except OSError as error:
         return error.errno in (errno.ENOENT, errno.ENOTDIR)
     return False
+
+
+def check_spelling(path: Path) -> str:
+    """Return what to do about a path that does not exist: take the most similar one that does, if there is one."""
+    there = path
+    while not there.exists() and there.parent != there:
+        wrong, there = there.name, there.parent
+        try:
+            similar = most_similar(wrong, [one.name for one in there.iterdir()] if there.is_dir() else [])
+        except OSError:
+            break
+        if similar is not None and (meant := there / similar / path.relative_to(there / wrong)).exists():
+            return f"did you mean: {meant}?"
+    return "check the spelling"
 
 
 def distinct(folders: Iterable[Path]) -> list[Path]:

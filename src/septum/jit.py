@@ -7,6 +7,9 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from numba import njit
+from numba.core import event
+
+from septum.compiling import tell
 
 Function = TypeVar("Function")
 
@@ -38,3 +41,23 @@ def _or_none(method: Callable[..., Any]) -> Callable[..., Any]:
         return None
 
     return call
+
+
+class _Compiling(event.Listener):  # type: ignore[misc]
+    """Tells when numba begins to compile, and when it ends; a loop may compile those that it calls."""
+
+    def __init__(self) -> None:
+        self._depth = 0  # numba compiles in one thread at a time
+
+    def on_start(self, event: object) -> None:
+        self._depth += 1
+        if self._depth == 1:
+            tell(True)
+
+    def on_end(self, event: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            tell(False)
+
+
+event.register("numba:compile", _Compiling())

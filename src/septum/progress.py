@@ -8,11 +8,13 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event as Signal
 from threading import Thread
 from typing import TYPE_CHECKING, Self
 
+from septum.compiling import listening
 from septum.events import Event, Warned, Working
 from septum.experiments.events import HeldOutDone, PartStarted, PartTrained, ReportWritten, SeedsCompared
 from septum.io.formats import format_path
@@ -44,6 +46,7 @@ LONG_S, RARE_S = 300.0, 30.0  # in jobs of more than this, at most
 LINE_EVERY_PERCENT = 10
 RATE_FROM_S = 0.5  # a rate over less time says nothing
 RATE_OVER_S = 30.0  # speeds change: the rate is that of the last half minute
+COMPILING = "compiling loops, once on this computer"
 
 
 class Progress:
@@ -75,12 +78,18 @@ class Progress:
         )  # time and count: one before the last half minute, those in it
         self._percent = -100.0  # of the last plain line
         self._working = (waiting, time.monotonic())  # what runs, and since when
+        self._counted: tuple[float, int, str] | None = None  # what was counted last, if nothing else runs since then
+        self._compiled_s = 0.0  # no part of a rate
+        self._compiling: tuple[float, str] | None = None  # since when, and what ran before
+        self._listening = ExitStack()
         self._begun = self._printed = time.monotonic()
         self._most = 0.0  # done so far: the count never falls
         self._ended = Signal()
         self._watch: Thread | None = None
 
     def __enter__(self) -> Self:
+        if not self.quiet:
+            self._listening.enter_context(listening(self._compile))
         if not self._terminal and not self.quiet:
             self._watch = Thread(target=self._break_silence, daemon=True)
             self._watch.start()
@@ -97,6 +106,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._listening.close()
         self._ended.set()
         for shown in (self._mark, self._bar, self._watch):
             if isinstance(shown, Thread):
@@ -106,18 +116,53 @@ class Progress:
 
     def work(self, text: str) -> None:
         """Say what runs from now on, in which nothing is counted: on a terminal at once, elsewhere if it takes long."""
-        self._working = (text, time.monotonic())
+        self._counted = None
+        self._run(text, time.monotonic())
+        if self._compiling is None:
+            self._note(text)
+
+    def _run(self, text: str, now: float) -> None:
+        if self._compiling is None:
+            self._working = (text, now)
+        else:
+            self._compiling = (self._compiling[0], text)
+
+    def _note(self, text: str) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, note=text)
         elif self._mark is not None:
             self._mark.update(text)
+
+    def _compile(self, compiling: bool) -> None:
+        """Say that loops are compiled, and leave that time out of the rate."""
+        now = time.monotonic()
+        if compiling:
+            self._compiling = (now, self._working[0])
+            self._working = (COMPILING, now)
+            self._note(COMPILING)
+        elif self._compiling is not None:
+            since, before = self._compiling
+            self._compiled_s += now - since
+            self._compiling = None
+            self._run(before, now)
+            self._note(before if self._counted is None else self._counted[2])
+
+    def _clock(self) -> float:
+        """Return seconds that pass while nothing is compiled."""
+        if self._compiling is not None:
+            return self._compiling[0] - self._compiled_s
+        return time.monotonic() - self._compiled_s
 
     def _break_silence(self) -> None:
         """Print what runs and since when, whenever nothing has happened for a while."""
         while not self._ended.wait(0.2):
             text, since = self._working
             now = time.monotonic()
-            if text and now - self._printed >= self._longest_silence(now):
+            if not text or now - self._printed < self._longest_silence(now):
+                continue
+            if self._counted is not None and self._compiling is None and now - since < SILENT_S:
+                self._print(self._line(*self._counted))
+            else:
                 self._print(f"{text} ... {format_seconds(now - since)}")
 
     def _longest_silence(self, now: float) -> float:
@@ -148,11 +193,12 @@ class Progress:
     def _count(self, done: float, total: int, note: str) -> None:
         if self.quiet:
             return
-        now = time.monotonic()
+        now, clock = time.monotonic(), self._clock()
         done = self._most = max(done, self._most)
-        self._working = (f"{int(done)}/{total} {self.unit}", now)
-        self._counts.append((now, done))
-        while len(self._counts) > 2 and self._counts[1][0] <= now - RATE_OVER_S:
+        self._run(f"{int(done)}/{total} {self.unit}", now)
+        self._counted = (done, total, note)
+        self._counts.append((clock, done))
+        while len(self._counts) > 2 and self._counts[1][0] <= clock - RATE_OVER_S:
             self._counts.popleft()
         if self._terminal:
             self._show_bar(done, total, note)
@@ -200,6 +246,7 @@ class Progress:
                 TimeRemainingColumn(compact=True),
                 TextColumn("left  {task.fields[note]}"),
                 console=Console(stderr=True),
+                get_time=self._clock,
             )
             self._task = self._bar.add_task("", total=total, count="", unit=self.unit, rate="", note="")
             self._bar.start()
@@ -218,12 +265,15 @@ class Progress:
         if not decade and now - self._printed < 0.9 * self._longest_silence(now):
             return
         self._percent = percent
+        self._print(self._line(done, total, note))
+
+    def _line(self, done: float, total: int, note: str) -> str:
         parts = [f"{int(done)}/{total} {self.unit if total != 1 else self.unit.removesuffix('s')}"]
-        begun, first = self._counts[0]
-        if done > first and now - begun >= RATE_FROM_S:
-            speed = (done - first) / (now - begun)
+        (begun, first), (last, _) = self._counts[0], self._counts[-1]
+        if done > first and last - begun >= RATE_FROM_S:
+            speed = (done - first) / (last - begun)
             parts += [rate_text(speed, self.unit), f"{format_seconds(max(0.0, total - done) / speed)} left"]
-        self._print("  ".join([*parts, note] if note else parts))
+        return "  ".join([*parts, note] if note else parts)
 
 
 def rate_text(speed: float, unit: str) -> str:

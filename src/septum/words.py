@@ -28,6 +28,17 @@ def join_words(words: Sequence[object], last: str = "and") -> str:
     return f"{', '.join(begin)} {last} {end}" if begin else end
 
 
+def most_similar(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that a misspelled one most likely means; None if none is similar.
+
+    Dashes at the beginning, which all options share, do not make words similar.
+    """
+    from difflib import get_close_matches
+
+    bare = {name.lstrip("-") or name: name for name in known}
+    return next((bare[name] for name in get_close_matches(word.lstrip("-"), bare, n=1)), None)
+
+
 def reason_of(error: object, *, most: int = 200) -> str:
     """Return the text of an exception on one line, without places in memory, which differ from run to run.
 

@@ -317,6 +317,8 @@ def test_json_of_a_training_is_one_document(run: Run, trained: list[train_job.Tr
             ["train", "cells", "--stepz", "3"],
             ["error: no such option: --stepz", "expected: an option of septum train", "did you mean: --steps?"],
         ),
+        (["demo", "--budgt", "6m"], ["error: no such option: --budgt", "did you mean: --budget?"]),
+        (["check", "cells", "--budget", "6m"], ["error: no such option: --budget", "look at: septum check --help"]),
         (["train", "cells", "-x"], ["error: no such option: -x", "to do: look at: septum train --help"]),
         (["--versoin"], ["error: no such option: --versoin", "did you mean: --version?"]),
         (["check", "cells", "--fix"], ["error: --fix without a value", "expected: --fix OUT"]),
@@ -496,6 +498,9 @@ def test_label_images_are_converted_for_other_programs(run: Run, tmp_path: Path)
     code, _, err = run("convert", str(tmp_path), "-o", str(tmp_path / "out"), "--to", "excel")
     assert code == 2
     assert "expected: some of tables, geojson, rois, coco, overlay, properties" in err
+    code, _, err = run("predict", "m", "a", "-o", "out", "--also", "table,geojson")
+    assert code == 2
+    assert "separated by commas, not table; did you mean tables?" in err
 
 
 def test_predict_turns_options_into_settings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from septum.cli.progress import Learned, Outcome, follow_prediction, follow_training, say_training
+from septum.compiling import tell
 from septum.events import Event, Warned
 from septum.prediction.events import ImageDone, ImageFailed, ImageStarted, Predicted, TileDone
 from septum.progress import Display, Progress, rate_text
@@ -128,6 +130,43 @@ def test_rate_is_measured_over_the_last_half_minute(capsys: pytest.CaptureFixtur
     lines = capsys.readouterr().err.splitlines()
     assert "500/1000 steps  10.0 steps/s  50 s left" in lines
     assert lines[-1] == "600/1000 steps  1.0 steps/s  6 min 40 s left"
+
+
+def test_the_time_of_compiling_is_said_and_is_no_part_of_the_rate(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    with Progress("images") as progress:
+        progress.show(0, 4, note="a.png")
+        tell(True)
+        clock[0] += 60.0
+        while "compiling" not in (said := capsys.readouterr().err):
+            threading.Event().wait(0.05)
+        progress.show(0.5, 4, note="a.png")
+        tell(False)
+        clock[0] += 2.0
+        progress.show(1, 4, note="a.png")
+    assert said.splitlines()[-1] == "compiling loops, once on this computer ... 1 min 00 s"
+    assert capsys.readouterr().err.splitlines()[-1] == "1/4 images  2.0 s/image  6.0 s left  a.png"
+    tell(True)  # nobody listens any more
+    tell(False)
+
+
+def test_a_slow_job_that_counts_shows_its_rate_between_the_lines_of_ten_percent(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    with Progress("steps") as progress:
+        progress.show(1, 1000)
+        clock[0] += 4.0
+        progress.show(3, 1000, note="loss 1.2")
+        clock[0] += 2.0
+        threading.Event().wait(0.5)
+        clock[0] += 6.0
+        threading.Event().wait(0.5)
+    assert capsys.readouterr().err.splitlines() == [
+        "1/1000 steps",
+        "3/1000 steps  2.0 s/step  33 min 14 s left  loss 1.2",
+        "3/1000 steps ... 8.0 s",
+    ]
 
 
 def test_quiet_shows_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:

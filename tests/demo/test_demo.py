@@ -13,7 +13,7 @@ from septum.demo.otsu_watershed import otsu_watershed
 from septum.demo.settings import DemoSettings
 from septum.demo.synthetic_cells import generate
 from septum.errors import FileError, UsageError
-from septum.events import Event
+from septum.events import Event, Warned
 from septum.experiments.events import ReportWritten
 from septum.metrics import ctc
 from septum.metrics.contingency import table
@@ -49,6 +49,15 @@ def test_images_and_masks_are_those_of_the_generator_and_differ(ran):
     assert not np.array_equal(
         read(out / "training" / "images" / "cells-01.png"), read(out / "test" / "images" / "test-01.png")
     )
+
+
+def test_a_budget_that_is_too_short_is_told_with_an_option_that_the_demo_has(ran):
+    _, events = ran
+    (told,) = [
+        r.text for r in events if isinstance(r, Warned) and "next to nothing" in r.text and "Ctrl-C" not in r.text
+    ]
+    assert "give --budget" in told
+    assert "--steps" not in told
 
 
 def test_events_are_in_order_training_prediction_comparison(ran):

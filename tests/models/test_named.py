@@ -61,7 +61,7 @@ def test_a_file_or_run_of_the_name_wins_and_a_folder_of_images_does_not(
     assert model_file(Path("membranes")) == Path("membranes")
 
 
-@pytest.mark.parametrize(("given", "todo"), [("nucleus", "did you mean: nuclei?"), ("xyz", "check the name")])
+@pytest.mark.parametrize(("given", "todo"), [("nucleus", "did you mean: nuclei?"), ("xyz", "check the spelling")])
 def test_an_unknown_name_is_refused_with_the_most_similar_one(given: str, todo: str) -> None:
     with pytest.raises(ModelError) as raised:
         open_model(given)

@@ -323,6 +323,7 @@ def test_folders_that_are_no_data_set_are_refused_with_a_reason(tmp_path: Path) 
     ]:
         error = refused(tmp_path / name, kind=kind)
         assert any(text in error.given for text in message.split("|")), error.given
+    assert "septum predict nuclei " in refused(tmp_path / "plain", kind=DataError).todo
     refused(kind=UsageError)
     refused(tmp_path / "plain", tmp_path / "plain", kind=UsageError)
     refused(tmp_path / "plain", tmp_path / "plain" / "a.png", kind=UsageError)

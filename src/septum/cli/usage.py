@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from septum.errors import UsageError
+from septum.words import most_similar
 
 # The error of all wrong usage, under whichever name a version of typer keeps it.
 _WRONG_USAGE: type[Exception] = typer.BadParameter.__bases__[0]
@@ -26,7 +27,7 @@ class Group(TyperGroup):
         """Find the command that the arguments begin with; refuse an unknown one with the most similar name."""
         known = self.list_commands(ctx)
         if args and args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
-            similar = _most_similar(args[0], known)
+            similar = most_similar(args[0], known)
             todo = f"did you mean: {ctx.command_path} {similar}?" if similar else _look_at_help(ctx)
             raise UsageError(f"no such command: {args[0]}", f"one of {', '.join(known)}", todo)
         return super().resolve_command(ctx, args)
@@ -54,7 +55,7 @@ def _in_plain_words(error: Any, ctx: Any) -> UsageError:
     """Return an error of typer with what was given, what was expected and what to do."""
     name: str | None = getattr(error, "option_name", None)
     if hasattr(error, "possibilities"):
-        similar = _most_similar(name or "", error.possibilities or ())
+        similar = most_similar(name or "", error.possibilities or ())
         todo = f"did you mean: {similar}?" if similar else _look_at_help(ctx)
         return UsageError(f"no such option: {name}", f"an option of {ctx.command_path}", todo)
     if name is not None:
@@ -79,9 +80,3 @@ def _usage(ctx: Any) -> str:
 
 def _look_at_help(ctx: Any) -> str:
     return f"look at: {ctx.command_path} --help"
-
-
-def _most_similar(word: str, known: Iterable[str]) -> str | None:
-    from difflib import get_close_matches
-
-    return next(iter(get_close_matches(word, list(known), n=1)), None)

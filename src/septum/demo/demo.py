@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from septum.demo.otsu_watershed import otsu_watershed
 from septum.demo.settings import DemoSettings
 from septum.demo.synthetic_cells import generate
 from septum.errors import FileError, SeptumError, UsageError
-from septum.events import Event
+from septum.events import Event, Warned
 from septum.io.files import read_image, write_image
 from septum.io.formats import format_path
 from septum.metrics import ctc, matching
@@ -33,6 +33,7 @@ from septum.metrics.contingency import Table, table
 from septum.report.pictures import Compared
 from septum.training.events import Stopped
 from septum.training.interrupt import StopRequest
+from septum.training.schedule import OR_STEPS
 from septum.words import pluralize
 
 BASELINE = "Otsu + watershed"
@@ -98,7 +99,7 @@ def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[Ev
         device=settings.device,
     )
     for event in run_training(asked, stop=stop):
-        yield event
+        yield _without_steps(event)
         if isinstance(event, Stopped):
             return
     yield from predict_files(
@@ -111,6 +112,11 @@ def demo(settings: DemoSettings, stop: StopRequest | None = None) -> Iterator[Ev
     )
     rows = yield from _compare([path for path in tests if path.parent.name == "images"], out)
     yield DemoDone(rows, out, time.monotonic() - begin)
+
+
+def _without_steps(event: Event) -> Event:
+    """Return an event of the training; advice about ``--steps`` is left out, which the demo does not have."""
+    return replace(event, text=event.text.replace(OR_STEPS, "")) if isinstance(event, Warned) else event
 
 
 def write_studio_images(settings: DemoSettings) -> Path:

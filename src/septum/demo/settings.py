@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from septum.settings import DEVICE, Option, Settings
+from septum.training.settings import format_duration, parse_duration
 
 
 class DemoSettings(Settings):
@@ -17,7 +18,7 @@ class DemoSettings(Settings):
     Parameters
     ----------
     budget_s
-        Seconds of the training; the rest takes about ten.
+        Seconds of the training; the rest takes about ten. None: until the validation scores stop improving.
     training, tests
         Numbers of images to train on and to score.
     device
@@ -29,7 +30,18 @@ class DemoSettings(Settings):
     )
     seed: Annotated[int, Field(ge=0), Option(help="Random seed of images and training.", metavar="N")] = 0
     studio: Annotated[bool, Option(help="Only make images, and open them in the studio to annotate them.")] = False
-    budget_s: float = Field(default=120.0, gt=0)
+    budget_s: Annotated[
+        float | None,
+        Field(gt=0),
+        Option(
+            help="Time of the training, as for septum train.",
+            flags=("--budget",),
+            metavar="TIME",
+            default="120s",
+            parse=parse_duration,
+            write=format_duration,
+        ),
+    ] = 120.0
     training: int = Field(default=16, ge=2)
     tests: int = Field(default=4, ge=1)
     device: Annotated[str, replace(DEVICE, heading="")] = "auto"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
+from septum.folders import check_spelling
 from septum.io.annotations.formats import drawn_format
 from septum.io.files import images_below, list_images
 from septum.io.formats import format_path, image_stem, split_scene
@@ -99,7 +100,7 @@ def pair_with_truth(predicted: Path, truth: Path, *, ignore: Path | None = None)
     """
     for path in (predicted, truth, *([] if ignore is None else [ignore])):
         if not split_scene(path)[0].exists():
-            raise UsageError(f"{format_path(path)} does not exist", "a file or a folder", "check the spelling")
+            raise UsageError(f"{format_path(path)} does not exist", "a file or a folder", check_spelling(path))
     if predicted.is_dir() and drawn_format(truth) is not None:
         pairs = _drawn(predicted, [truth], truth.parent)
         return pairs if ignore is None else _with_ignored(pairs, ignore)

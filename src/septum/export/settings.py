@@ -11,6 +11,7 @@ from septum.convert.settings import ConvertSettings
 from septum.errors import UsageError
 from septum.prediction.settings import RESULTS, PredictSettings
 from septum.settings import Option, Settings
+from septum.words import most_similar
 
 Form = Literal["tables", "geojson", "rois", "coco", "overlay", "properties"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -26,8 +27,10 @@ def parse_forms(text: str) -> tuple[Form, ...]:
         If a form is unknown.
     """
     words = _words(text)
-    if not set(words) <= set(FORMS):
-        raise ValueError(f"some of {', '.join(FORMS)}, separated by commas")
+    if unknown := [word for word in words if word not in FORMS]:
+        similar = most_similar(unknown[0], FORMS)
+        meant = f"; did you mean {similar}?" if similar else ""
+        raise ValueError(f"some of {', '.join(FORMS)}, separated by commas, not {unknown[0]}{meant}")
     return tuple(form for form in FORMS if form in words)
 
 

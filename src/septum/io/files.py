@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from septum.axes import canonical
 from septum.errors import FileError, SeptumError, UsageError
-from septum.folders import below, leads_nowhere
+from septum.folders import below, check_spelling, leads_nowhere
 from septum.io.atomic import whole_file, whole_folder
 from septum.io.formats import (
     FORMATS,
@@ -254,7 +254,7 @@ def _matches(given: str | Path) -> list[Path]:
         matches = [Path(p) for p in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - absolute patterns too
         matches = with_scenes(p for p in matches if is_image_file(p))
     else:
-        raise UsageError(f"{format_path(path)} does not exist", "an image, a folder or a pattern", "check the spelling")
+        raise UsageError(f"{format_path(path)} does not exist", "an image, a folder or a pattern", check_spelling(path))
     return matches or _no_images(path, folder=path.is_dir())
 
 
@@ -385,9 +385,8 @@ def write_image(
             "give the file such a name",
         )
     if url_of(path) is not None:
-        raise UsageError(
-            f"{format_path(path)}: cannot write to URLs", "a path on this machine", "copy the result there"
-        )
+        given = f"{format_path(path)}: cannot write to URLs"
+        raise UsageError(given, "a path on this machine", "copy the result there")
     assert len(axes) == array.ndim, f"axes {axes} for shape {array.shape}"
     _, permutation = canonical(axes)
     if kind.names_axes:

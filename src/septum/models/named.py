@@ -11,6 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from septum.errors import ModelError
+from septum.folders import check_spelling
+from septum.words import most_similar
 
 FOLDER = Path(__file__).parent
 NAMES = ("cells", "membranes", "nuclei")
@@ -33,11 +35,9 @@ def read_card(name: str) -> str:
 
 def unknown_name(path: Path) -> ModelError:
     """Return the error for a word that names no file, no folder and no model, with the most similar name."""
-    from difflib import get_close_matches
-
-    similar = get_close_matches(str(path), NAMES, n=1)
+    similar = most_similar(str(path), NAMES)
     return ModelError(
         f"{path}: no file, folder or model of this name",
         f"a model file, a run folder, or a model that comes with Septum: {', '.join(NAMES)}",
-        f"did you mean: {similar[0]}?" if similar else "check the name",
+        f"did you mean: {similar}?" if similar else check_spelling(path),
     )

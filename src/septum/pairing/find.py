@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from septum.errors import DataError, UsageError
-from septum.folders import distinct, leads_nowhere
+from septum.folders import check_spelling, distinct, leads_nowhere
 from septum.io.annotations.formats import drawn_format
 from septum.io.files import images_below, images_in
 from septum.io.formats import (
@@ -59,6 +60,10 @@ _LAYOUTS = """one of
 
 
 _OWN_FOLDER = "put the masks into a folder of their own and name both"
+_WITHOUT_MASKS = (
+    "; without masks, draw some: septum studio {0}, or use a model that comes with Septum (cells, membranes, nuclei): "
+    "septum predict nuclei {0} -o results"
+)
 
 
 def find_pairs(data: Sequence[Path]) -> Pairing:
@@ -97,7 +102,7 @@ def find_pairs(data: Sequence[Path]) -> Pairing:
 def _find(paths: list[Path]) -> Pairing:
     for path in paths:
         if not (place := split_scene(path)[0]).exists() and not leads_nowhere(place):
-            raise UsageError(f"{format_path(path)} does not exist", _LAYOUTS, "check the spelling")
+            raise UsageError(f"{format_path(path)} does not exist", _LAYOUTS, check_spelling(path))
     folders = [p.is_dir() and not is_zarr(p) for p in paths]
     if len(paths) == 1 and folders[0]:
         return _one_folder(paths[0])
@@ -198,7 +203,11 @@ def _nothing(folder: Path, files: Sequence[Path]) -> UsageError | DataError:
         return DataError(f"{format_path(folder)}: {given}", _LAYOUTS, f"name both: {folder} {inside[0]}")
     if files:
         beside = [p for p in subfolders(folder.absolute().parent) if p.name.casefold() in MASK_FOLDERS]
-        todo = f"name both: {folder} {beside[0]}" if beside else _OWN_FOLDER
+        todo = (
+            f"name both: {folder} {beside[0]}"
+            if beside
+            else _OWN_FOLDER + _WITHOUT_MASKS.format(shlex.quote(str(folder)))
+        )
         return DataError(f"{format_path(folder)}: only images ({len(files)}), no masks", _LAYOUTS, todo)
     if unread := unread_images(folder):
         return DataError(

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from septum.errors import DataError, FileError, SeptumError, UsageError
-from septum.folders import leads_nowhere
+from septum.folders import check_spelling, leads_nowhere
 from septum.io.annotations.formats import is_drawn
 from septum.io.atomic import as_error, whole_file
 from septum.io.files import images_below, images_in, open_image
@@ -81,7 +81,13 @@ class Project:
     def __post_init__(self) -> None:
         self.root = self.root.resolve()
         if not self.root.is_dir():
-            raise UsageError(f"{format_path(self.root)}: is not a folder", "a folder of images", "check the spelling")
+            if not self.root.exists():
+                raise UsageError(
+                    f"{format_path(self.root)} does not exist", "a folder of images", check_spelling(self.root)
+                )
+            raise UsageError(
+                f"{format_path(self.root)} is no folder", "a folder of images", "name the folder of this file"
+            )
         self._opened: OrderedDict[str, Image] = OrderedDict()
         self._lock = threading.Lock()
         noted = _noted_folders(self._note)

@@ -27,6 +27,7 @@ TIMED_STEPS = 3
 """After this many steps the number of steps that fit into a time budget is known well enough for a warning."""
 
 USEFUL_STEPS = 300
+OR_STEPS = f", or --steps {USEFUL_STEPS}"
 """Steps that an advice on the budget reckons with."""
 
 _WARM_UP_STEPS = 100
@@ -191,7 +192,7 @@ def short_budget(schedule: Schedule, step: int, *, prepared_s: float, ended: boo
     if budget_s is None or total >= FEWEST_STEPS:
         return ""
     needed = prepared_s + USEFUL_STEPS * schedule.step_s + schedule.reserved_s
-    advice = f"give --budget {max(1, ceil(1.2 * needed / 60))}m or more, or --steps {USEFUL_STEPS}"
+    advice = f"give --budget {max(1, ceil(1.2 * needed / 60))}m or more{OR_STEPS}"
     share = f"; preparing the data took {prepared_s:.0f} s" if prepared_s > budget_s / 2 else ""
     steps = pluralize(total, "step")
     if ended:
