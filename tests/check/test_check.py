@@ -97,11 +97,16 @@ def test_one_broken_file_is_named_and_the_others_are_used(tmp_path: Path, role: 
     assert [s.name for s in load_samples(report)] == ["a0", "a1", "a2"]
 
 
+@pytest.mark.parametrize("partner", [True, False])
 @pytest.mark.parametrize("role", ["images", "masks"])
-def test_a_file_that_was_not_fetched_is_named_once_and_its_partner_is_no_fault(tmp_path: Path, role: str) -> None:
+def test_a_file_that_was_not_fetched_is_named_once_and_its_partner_is_no_fault(
+    tmp_path: Path, role: str, partner: bool
+) -> None:
     for n in range(3):
         pair(tmp_path, f"a{n}", cells(4, seed=n))
-    (tmp_path / role / "a1.tif").unlink()
+    for part in ("images", "masks"):
+        if part == role or not partner:
+            (tmp_path / part / "a1.tif").unlink()
     (tmp_path / role / "a1.tif").symlink_to("../.git/annex/objects/nothing.tif")
     report = check([tmp_path])
     assert not {"unpaired-image", "unpaired-mask", "unreadable"} & codes(report)

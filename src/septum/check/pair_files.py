@@ -161,14 +161,16 @@ def detect(pairing: Pairing, pairs: Sequence[PairStatistics]) -> Iterator[Observ
     for path in alone:
         beside = drawn.get(path)
         text = "" if beside is None else f"but {beside.path.name} of {beside.kind}, not an image: {beside.todo}"
-        yield Observation(UNPAIRED_IMAGE, path, text)
+        yield Observation(NOT_FETCHED, path) if leads_nowhere(path) else Observation(UNPAIRED_IMAGE, path, text)
     counts = Counter((file.kind, file.path.parent.name) for file in pairing.unread)
     where = ", ".join(f"{count} {suffix} in {folder}" for (suffix, folder), count in counts.items())
     for file in pairing.unread:
         yield Observation(UNREAD_FORMAT, file.path, text=f"{UNREAD_FORMAT.text} ({where})")
     deeper = {stem_key(path) for path, role in pairing.set_aside if role == "subfolder"}
     for path in pairing.unmatched_masks:
-        if deeper.isdisjoint((stem_key(path), mask_key(path))):
+        if leads_nowhere(path):
+            yield Observation(NOT_FETCHED, path)
+        elif deeper.isdisjoint((stem_key(path), mask_key(path))):
             yield Observation(UNPAIRED_MASK, path)
     for path, role in pairing.set_aside:
         if role == "second annotator":
