@@ -156,7 +156,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(
 def test_a_finished_run_returns_its_result_without_training(run: tuple[Path, list[Any]], disks: Path) -> None:
     out, events = run
     for folder in (".", "fold-1", "fold-2"):
-        (out / folder / "metrics.json").write_text("{}")  # written with the report page
+        for name in ("report.html", "metrics.json"):
+            (out / folder / name).write_text("{}")
     again = list(train_folds(_settings(disks, out), 2))
     assert not any(isinstance(r, Step | RunReport) for r in again[:-1])
     assert (again[-1].model, again[-1].scores) == (events[-1].model, events[-1].scores)

@@ -115,6 +115,25 @@ def test_several_trainings_have_a_report_each_and_one_of_the_run(disks: Path, tm
     assert log.steps == {"seed-0": 3, "seed-1": 3, "": 6}
 
 
+def test_a_report_that_was_deleted_comes_back(disks: Path, tmp_path: Path) -> None:
+    def written_again(out: Path, **kind: int) -> list[Path]:
+        events = list(run_training(_settings(disks, out, steps=1), **kind))  # type: ignore[arg-type]
+        assert isinstance(events[-1], Trained | ReportWritten)
+        return [event.path for event in events if isinstance(event, ReportWritten)]
+
+    single, series = tmp_path / "single", tmp_path / "series"
+    assert written_again(single) and len(written_again(series, seeds=2)) == 3
+    for name in ("report.html", "metrics.json"):
+        (single / name).unlink()
+        assert written_again(single) == [single / "report.html"]
+        assert (single / name).exists() and written_again(single) == []
+        for folder in (series / "seed-1", series):
+            (folder / name).unlink()
+            assert written_again(series, seeds=2) == [folder / "report.html"]
+            assert (folder / name).exists()
+    assert written_again(series, seeds=2) == []
+
+
 def test_folds_stop_between_two_trainings(disks: Path, tmp_path: Path) -> None:
     stop, events = StopRequest(), []
     for event in run_training(_settings(disks, tmp_path), folds=2, stop=stop):

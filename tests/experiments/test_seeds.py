@@ -99,7 +99,8 @@ def test_model_and_kept_predictions_are_the_mean_of_the_networks(run: tuple[Path
 def test_a_finished_run_returns_the_comparison_without_training(run: tuple[Path, list[Any]], disks: Path) -> None:
     out, events = run
     for folder in (".", "seed-4", "seed-5", "seed-6"):
-        (out / folder / "metrics.json").write_text("{}")
+        for name in ("report.html", "metrics.json"):
+            (out / folder / name).write_text("{}")
     again = list(train_seeds(_settings(disks, out, seed=4), 3))
     assert again[-2:] == [events[-2], Trained(out / "model.safetensors", events[-1].scores, 30, again[-1].seconds)]
     with pytest.raises(UsageError, match="seeds: 3 -> 2"):

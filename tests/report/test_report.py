@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shlex
@@ -215,6 +216,15 @@ def test_file_names_that_are_not_utf8_do_not_stop_the_page(tmp_path: Path, objec
     assert "\\udcff" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
+def test_the_command_that_predicts_is_quoted_for_a_shell(tmp_path: Path) -> None:
+    folder = tmp_path / "a run" / "it's"
+    save(folder / "data", "a", *disks(0))
+    run(folder)
+    commands = re.findall(r"<code>(septum predict .*?)</code>", (folder / "run" / "report.html").read_text())
+    words = shlex.split(html.unescape(commands[0]))
+    assert words == ["septum", "predict", str(folder / "run" / "model.safetensors"), "IMAGES", "-o", "OUT"]
+
+
 def test_images_are_predicted_by_predict_image_and_scored_by_the_metrics(objects: Path) -> None:
     _, _, numbers = read(objects)
     model = open_model(objects / "model.safetensors", "cpu")
@@ -272,6 +282,18 @@ def test_classes_are_shown_with_their_values(classes: Path) -> None:
     one = numbers["images"][0]["scores"]
     assert numbers["scores"]["dice"]["low"] is None  # of one image there is no interval
     assert numbers["scores"]["dice"]["value"] == pytest.approx(one["dice"])
+
+
+def test_one_held_out_image_is_not_said_to_have_intervals(classes: Path, objects: Path) -> None:
+    text, _, numbers = read(classes)
+    assert all(score["low"] is None for score in numbers["scores"].values())
+    assert "Only 1 image was held out: the scores can be far from those of other images, and have no intervals." in text
+    assert "bootstrap" not in text and "held-out image. This image also" in text
+    text, _, _ = read(objects)
+    assert "Only 2 images were held out: the scores can be far from those of other images, and the intervals" in text
+    assert (
+        "held-out images, with 95 % bootstrap intervals over images or whole groups of them. These images also" in text
+    )
 
 
 def test_the_middle_section_of_a_volume_is_shown(volumes: Path) -> None:

@@ -29,7 +29,7 @@ from septum.nn.device import report_memory_shortage
 from septum.pairing.sample import Sample
 from septum.prediction.model import open_model
 from septum.report.collect import TrainingLog, observe, rebuilt_command
-from septum.report.summary import RunReport
+from septum.report.summary import RunReport, has_report
 from septum.settings import MaskKind
 from septum.training.distributed import Processes, described_processes
 from septum.training.events import Checked, Planned, Stopped, Trained
@@ -187,7 +187,7 @@ class Series:
         training = header.training
         if training.get("data_fingerprint") != fingerprint(self.loaded.images):
             return None
-        if not (self.folder.path / "metrics.json").exists():
+        if not has_report(self.folder.path):
             return None
         steps, seconds = int(training.get("steps", 0)), float(training.get("seconds", 0.0))
         return Trained(self.folder.model, header.scores, steps, seconds)

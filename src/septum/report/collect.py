@@ -27,7 +27,7 @@ from septum.prediction.model import Model, open_model
 from septum.report.events import Reporting
 from septum.report.gallery import Gallery, ScoredSample, estimates, shown
 from septum.report.plots import read_log
-from septum.report.summary import RunReport, object_figures, reliability, remarks
+from septum.report.summary import RunReport, has_report, object_figures, reliability, remarks
 from septum.training.events import Checked, Maps, Planned, Step, Trained
 from septum.training.run_folder import read_plan_file
 from septum.training.settings import TrainSettings, command_line
@@ -102,7 +102,7 @@ def observe(settings: TrainSettings, training: Iterable[Any], *, again: str = ""
     Yields
     ------
     The events; after the last one of a finished training `Reporting` and `RunReport`, or `Warned` if no report can be
-    made. A run that has its report (``metrics.json``, written last) does not get another one.
+    made. A run that has its report (`septum.report.summary.has_report`) does not get another one.
     """
     log = TrainingLog()
     for event in training:
@@ -111,7 +111,7 @@ def observe(settings: TrainSettings, training: Iterable[Any], *, again: str = ""
         log.add(event)
     if log.trained is None or log.report is None:
         return
-    if not log.stepped and (settings.out / "metrics.json").exists():
+    if not log.stepped and has_report(settings.out):
         return
     try:
         yield from _collect(settings, log, log.report, log.trained, again)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -25,11 +26,9 @@ from septum.report import plots
 from septum.report.cases import Picture, class_color, pictures
 from septum.report.gallery import Case
 from septum.report.numbers import SCORE_TITLES, format_seconds, format_value
-from septum.report.summary import RunReport, metrics, write_metrics
+from septum.report.summary import PAGE, RunReport, has_intervals, metrics, write_metrics
 from septum.training.model_selection import MAIN_SCORES
 from septum.words import format_bytes
-
-NAME = "report.html"
 
 MEANINGS = {
     "SEG": "mean IoU of all true objects, 0 for those not found",
@@ -55,7 +54,7 @@ def write_page(report: RunReport) -> Path:
     FileError
         If a file cannot be written.
     """
-    path = report.folder / NAME
+    path = report.folder / PAGE
     with whole_file(path) as part:
         # File names may contain bytes that are not text.
         part.write_bytes(page(report).encode("utf-8", "backslashreplace"))
@@ -67,7 +66,7 @@ def page(report: RunReport) -> str:
     """Return the page of a report as HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     numbers = metrics(report)
-    environment.filters |= {"seconds": format_seconds, "size": format_bytes, "path": format_path}
+    environment.filters |= {"seconds": format_seconds, "size": format_bytes, "path": format_path, "shell": shlex.quote}
     environment.globals |= {"number": _number_of(numbers), "class_color": class_color, "whisker": whisker}
     style, script, template = (_part(name) for name in ("page.css", "page.js", "page.html"))
     drawn, longest = pictures([*report.worst, *report.best], report.kind)
@@ -87,6 +86,7 @@ def page(report: RunReport) -> str:
         longest=longest,
         reduced=any(max(case.image.shape[-2:]) > longest for case in (*report.worst, *report.best)),
         differs=_differs(report),
+        intervals=has_intervals(report),
         plan=list(_flat(report.plan)),
         **_plots(report),
     )

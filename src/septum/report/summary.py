@@ -21,6 +21,9 @@ from septum.report.curve import Curve
 from septum.report.gallery import FOUND, Case, ImageLine, ScoredSample
 from septum.settings import MaskKind
 
+PAGE, METRICS = "report.html", "metrics.json"
+"""Files of a report in the run folder; the second is written last."""
+
 _SIZE_CLASSES = 4
 
 
@@ -190,9 +193,10 @@ def remarks(report: RunReport) -> Iterator[str]:
         yield "No image was held out, so nothing here says how good the model is. Annotate more images."
         return
     if report.held_out < 5:
+        were = "image was" if report.held_out == 1 else "images were"
         yield (
-            f"Only {report.held_out} image{'s were' * (report.held_out > 1)}{' was' * (report.held_out == 1)} held "
-            "out: the scores can be far from those of other images, and the intervals too narrow."
+            f"Only {report.held_out} {were} held out: the scores can be far from those of other images, and "
+            + ("the intervals too narrow." if has_intervals(report) else "have no intervals.")
         )
     if report.best_step == report.steps and report.steps > 1:
         yield "The last validation was the best one: a longer training may give a better model."
@@ -210,6 +214,11 @@ def remarks(report: RunReport) -> Iterator[str]:
                 f"Objects of {part.low_px:.0f} to {part.high_px:.0f} px are found less often than others: "
                 f"{part.found} of {part.count}."
             )
+
+
+def has_intervals(report: RunReport) -> bool:
+    """Return True if a score of a report has an interval."""
+    return any(math.isfinite(score.low) for score in report.scores.values())
 
 
 def metrics(report: RunReport) -> dict[str, Any]:
@@ -245,15 +254,20 @@ def metrics(report: RunReport) -> dict[str, Any]:
     return plain
 
 
+def has_report(folder: Path) -> bool:
+    """Return True if a run folder holds the page and the numbers of its report."""
+    return all((folder / name).exists() for name in (PAGE, METRICS))
+
+
 def write_metrics(report: RunReport) -> Path:
-    """Write ``metrics.json`` into the run folder and return its path; it is written last and marks a complete report.
+    """Write ``metrics.json`` into the run folder and return its path.
 
     Raises
     ------
     FileError
         If it cannot be written.
     """
-    path = report.folder / "metrics.json"
+    path = report.folder / METRICS
     with whole_file(path) as part:
         part.write_text(json.dumps(metrics(report), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path
