@@ -15,6 +15,7 @@ import pytest
 from septum.check.check import check
 from septum.errors import FileError, UsageError
 from septum.io.files import read_mask, write_image
+from septum.studio.label_store import LabelStore
 from septum.studio.learning import Learning
 from septum.studio.project import Entry, Project
 from septum.studio.session import Session
@@ -393,3 +394,64 @@ def test_a_training_takes_the_masks_of_a_plain_folder_and_no_results(tmp_path: P
     session.close()
     pairing = check([tmp_path, tmp_path / "masks"]).pairs
     assert [(pair.image.name, pair.mask) for pair in pairing] == [("a.png", file)]
+
+
+def test_the_list_of_images_is_made_again_only_if_something_has_changed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "masks").mkdir()
+    write_image(folder / "masks" / "a.png", np.ones((96, 128), np.uint8), axes="YX", labels=True)
+    drawn = folder / "masks" / "b.geojson"
+    drawn.write_text('{"type": "FeatureCollection", "features": []}')
+    project = Project(folder)
+    scanned: list[int] = []
+    scan = project.scan
+    monkeypatch.setattr(project, "scan", lambda: (scanned.append(1), scan()))
+
+    def is_made_again() -> bool:
+        scanned.clear()
+        project.renew()
+        return bool(scanned)
+
+    assert not is_made_again()
+    (folder / "masks" / "a.png").touch()  # which masks belong to which images is told by their names alone
+    (folder / "runs").mkdir()
+    assert is_made_again() and not is_made_again()
+    (folder / "runs" / "live").mkdir()
+    (folder / "predictions").mkdir()
+    (folder / "predictions" / "a.tif").touch()
+    assert is_made_again() and not is_made_again()  # for the new folder alone
+    write_image(folder / "images" / "c.png", np.ones((96, 128), np.uint8), axes="YX")
+    assert is_made_again() and len(project.entries) == 3
+    drawn.write_text('{"type": "FeatureCollection", "features": [], "name": "changed"}')
+    assert is_made_again() and not is_made_again()
+    store = LabelStore(project.labels)
+    store.note("own c.png", "masks/c.tif")
+    store.close()
+    assert is_made_again() and not is_made_again()
+    (folder / "masks" / "a.png").unlink()
+    assert is_made_again() and all(entry.mask in (None, drawn) for entry in project.entries.values())
+
+
+def test_the_list_of_images_is_made_again_after_a_failure_and_with_links(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "masks").mkdir()
+    project = Project(folder)
+    for name in ("a.png", "a_mask.png"):  # two masks claim one image
+        write_image(folder / "masks" / name, np.ones((96, 128), np.uint8), axes="YX", labels=True)
+    for _ in range(2):
+        project.renew()
+        assert "a_mask.png" in "".join(project.passed_over)
+    (folder / "masks" / "a_mask.png").unlink()
+    project.renew()
+    assert project.passed_over == [] and [entry.mask is not None for entry in project.entries.values()] == [True, False]
+    outside = folder.parent / "outside.png"
+    write_image(outside, np.ones((96, 128), np.uint8), axes="YX")
+    (folder / "images" / "c.png").symlink_to(outside)
+    project.renew()
+    assert len(project.entries) == 2 and "c.png" in "".join(project.passed_over)
+    outside.rename(folder / "kept.png")
+    outside.symlink_to(folder / "images" / "b.png")  # the link leads into the folder now
+    project.renew()
+    assert len(project.entries) == 3

@@ -64,10 +64,10 @@ def unread(project: Project, store: LabelStore, entry: Entry) -> str | None:
     The mask of an image with edits that are not written yet is not read: it is moved aside when they are written.
     """
     place = _place(project, entry)
-    if place is None or is_due(project, store, entry):
+    if place is None:
         return None
     _, before, now = _note(store, entry, place)
-    return None if before == now else now
+    return None if before == now or is_due(project, store, entry) else now
 
 
 def find_existing(project: Project, store: LabelStore, entry: Entry, image: Image) -> Found | None:
@@ -82,9 +82,11 @@ def find_existing(project: Project, store: LabelStore, entry: Entry, image: Imag
     """
     latest = store.latest_edit(entry.name)  # before anything else: later edits are newer than what the file holds
     place = _place(project, entry)
-    if place is None or unread(project, store, entry) is None:
+    if place is None or is_due(project, store, entry):
         return None
-    key, before, now = _note(store, entry, place)
+    key, before, now = _note(store, entry, place)  # after `is_due`: a mask that is just being written is due until then
+    if before == now:
+        return None
     file, sides = split_place(place)[0], _sides(image)
     project.note_folders()
     labels = _as_planes(file, _read(project, store, entry, place, image), sides)

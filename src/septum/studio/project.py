@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from septum.folders import check_spelling, leads_nowhere
 from septum.io.annotations.formats import is_drawn
 from septum.io.atomic import as_error, whole_file
 from septum.io.files import images_below, images_in, open_image
-from septum.io.formats import format_path, image_stem, split_scene
+from septum.io.formats import format_path, image_stem, is_zarr, split_scene
 from septum.io.image import Image
 from septum.pairing.folders import (
     IMAGE_FOLDERS,
@@ -41,6 +43,8 @@ from septum.pairing.folders import (
 from septum.studio.existing import PassedOver, find_masks
 
 _OPEN_IMAGES = 8
+_OWN = "SELECT substr(key, 5), value FROM note WHERE key LIKE 'own %'"  # masks that the studio wrote, by image
+_PLAIN = {"png", "tif", "tiff", "jpg", "jpeg", "bmp"}  # one image a file, whatever it holds
 _ANNOTATED = "SELECT DISTINCT image FROM plane WHERE id IN (SELECT plane FROM tile)"
 
 
@@ -96,6 +100,7 @@ class Project:
             self.images, self.masks = _choose_folders(self.root, noted, annotated)
         self._noted = noted == (self.images, self.masks)
         self.passed_over: list[str] = []
+        self._listing: list[Any] | None = None
         self.scan()
 
     @property
@@ -170,6 +175,7 @@ class Project:
             If a file of drawn objects cannot be read, or a folder that is needed.
         """
         passed_over = PassedOver(self.root)
+        self._listing, listing = None, self._list_files()
         with _as_errors():
             found = images_in(self.images) or images_below(self.images, passed_over.unread)
             found = without_results(found, self.images, self.masks)
@@ -191,12 +197,16 @@ class Project:
             name = path.relative_to(self.images).as_posix()
             id_ = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
             entries[id_] = Entry(id_, name, path, masks.get(path))
-        self.entries, self.passed_over = entries, passed_over.lines()
+        self.entries, self.passed_over, self._listing = entries, passed_over.lines(), listing
 
     def renew(self) -> None:
-        """List the images again; where that fails, the former list stays, and the reason is in `passed_over`."""
+        """List the images again, unless no file has come, gone or changed that the list depends on.
+
+        Where that fails, the former list stays, and the reason is in `passed_over`.
+        """
         try:
-            self.scan()
+            if self._listing is None or self._listing != self._list_files():
+                self.scan()
         except SeptumError as error:
             self.passed_over = [str(error)]
 
@@ -210,10 +220,33 @@ class Project:
     def _written_to(self, image: Path) -> Path:
         return self.masks / image.relative_to(self.images).parent / f"{image_stem(image)}.tif"
 
+    def _list_files(self) -> list[Any] | None:
+        """Return all that the list of images depends on; None with links, which may lead anywhere.
+
+        Pairing the names of thousands of files takes fifty times as long as listing them.
+        """
+        listed: list[Any] = [_ask(self.labels, _OWN)]
+        folders = [str(self.root)]
+        apart = {str(self.runs), str(self.predictions)}
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(folder) as inside:
+                    found = sorted((one for one in inside if not one.name.startswith(".")), key=attrgetter("name"))
+                if any(one.is_symlink() for one in found):
+                    return None
+                listed.append((folder, [_describe_file(one) for one in found]))
+                inner = [one.path for one in found if one.is_dir() and one.path not in apart]
+            except OSError as error:
+                listed.append((folder, error.errno))
+                continue
+            folders += [path for path in inner if not is_zarr(Path(path))]
+        return listed
+
     def _written(self) -> dict[Path, Path]:
         """Return the masks that the studio wrote and that exist, by image."""
         written = {}
-        for name, noted in _ask(self.labels, "SELECT substr(key, 5), value FROM note WHERE key LIKE 'own %'"):
+        for name, noted in _ask(self.labels, _OWN):
             mask = self.root / noted
             if Path(noted).is_absolute():  # of version 0.2.0; the folder may have moved since
                 mask = self.masks / Path(name).parent / Path(noted).name
@@ -280,6 +313,14 @@ def signature(path: Path) -> str:
     if len(found) == 1:
         return json.dumps(found[0])
     return hashlib.blake2b(json.dumps(found).encode(), digest_size=16).hexdigest()
+
+
+def _describe_file(file: os.DirEntry[str]) -> tuple[Any, ...]:
+    """Return the name of a file, with size and time of change where its content tells which images it belongs to."""
+    if file.is_dir() or file.name.rpartition(".")[2].lower() in _PLAIN:
+        return file.name, file.is_dir()
+    status = file.stat()
+    return file.name, status.st_size, status.st_mtime_ns
 
 
 def _noted_folders(note: Path) -> tuple[Path, Path] | None:
