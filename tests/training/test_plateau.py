@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from septum.errors import UsageError
-from septum.events import Event
+from septum.events import Event, Warned
 from septum.io.tensors import read_model
 from septum.training import loop as train_module
+from septum.training import schedule as schedule_module
 from septum.training import trainer as trainer_module
 from septum.training.events import Step, Trained, Validated
 from septum.training.interrupt import StopRequest
@@ -26,8 +27,9 @@ def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
 
 @pytest.fixture(autouse=True)
 def short_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Validate after every third step."""
+    """Validate after every third step, and let these validations count."""
     monkeypatch.setattr(trainer_module, "PASS_STEPS", (3, 3))
+    monkeypatch.setattr(trainer_module, "WARM_UP_STEPS", 0)
 
 
 def _scored(monkeypatch: pytest.MonkeyPatch, merits: list[float]) -> None:
@@ -87,13 +89,54 @@ def test_until_plateau_ends_a_number_of_steps_early(
     assert whole.steps == 20
 
 
+def test_there_is_no_plateau_before_anything_was_learned(
+    disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _scored(monkeypatch, [0.0] * 12 + [0.5])  # a score from step 39 on
+    monkeypatch.setattr(trainer_module, "HOPELESS_STEPS", 40)
+    *_, last = train(_settings(disks, tmp_path / "endless"))
+    assert isinstance(last, Trained)
+    assert last.steps == (39 + 15) + 18
+    monkeypatch.undo()
+    monkeypatch.setattr(trainer_module, "WARM_UP_STEPS", 0)
+    monkeypatch.setattr(trainer_module, "HOPELESS_STEPS", 0)
+    _scored(monkeypatch, [0.0])
+    events = list(train(_settings(disks, tmp_path / "run", steps=40, until_plateau=True)))
+    rates = [event.rate for event in events if isinstance(event, Step)]
+    assert rates[:30] == [pytest.approx(1e-3 * (k + 1) / 100) for k in range(30)]  # until three quarters of the steps
+    assert rates[31:] == sorted(rates[31:], reverse=True)
+
+
+def test_scores_of_the_warm_up_begin_no_plateau(disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _scored(monkeypatch, [0.5])
+    monkeypatch.setattr(trainer_module, "WARM_UP_STEPS", 30)
+    *_, last = train(_settings(disks, tmp_path / "run"))
+    assert isinstance(last, Trained)
+    assert last.steps == 42 + 14  # of the validations at every third step, those from step 30 to 42 bring no gain
+
+
+def test_a_training_that_learns_nothing_ends_with_a_warning(
+    disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _scored(monkeypatch, [0.0])
+    monkeypatch.setattr(trainer_module, "HOPELESS_STEPS", 20)
+    events = list(train(_settings(disks, tmp_path / "run")))
+    assert isinstance(events[-1], Trained)
+    assert events[-1].steps == 33 + 11  # validations at steps 21, 24, 27, 30 and 33
+    assert [e.text for e in events if isinstance(e, Warned)][-1] == (
+        "the score of the held-out images is still 0 after 44 steps: look with `septum check` whether the masks fit "
+        "the images, or train longer with another --budget or --steps and a new folder with -o"
+    )
+
+
 @pytest.mark.parametrize("stop", [7, 20])
 def test_a_stopped_run_ends_bit_identical(
     disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     monkeypatch.setattr(train_module, "SAVE_SECONDS", -1.0)
     monkeypatch.setattr(train_module, "KEEP_STEPS", 1)
-    monkeypatch.setattr(train_module, "PATIENCE", 2)
+    monkeypatch.setattr(schedule_module, "PATIENCE", 2)
+    monkeypatch.setattr(trainer_module, "HOPELESS_STEPS", 12)
     # With real scores, whatever they are.
     whole = list(train(_settings(disks, tmp_path / "whole")))
     for event in train(_settings(disks, tmp_path / "run")):

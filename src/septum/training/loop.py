@@ -31,7 +31,7 @@ from septum.training.planner import check_step_memory, describe_memory, memory_f
 from septum.training.prepare import prepare
 from septum.training.pretrained import Pretrained, Trial, read_pretrained
 from septum.training.run_folder import RunFolder
-from septum.training.schedule import LATEST, PATIENCE, TIMED_STEPS, Schedule, short_budget
+from septum.training.schedule import PATIENCE, TIMED_STEPS, Schedule, nothing_learned, short_budget
 from septum.training.settings import MEMORY_ADVICE, TrainSettings
 from septum.training.split import Split, split
 from septum.training.trainer import Trainer
@@ -218,8 +218,7 @@ class _Session:
                     stopped = not (yield from self._validate(counters.row))
                 if stopped:
                     break
-            improves = counters.no_improvement < PATIENCE and schedule.progress < LATEST
-            if schedule.plateau and schedule.anneal_start is None and not improves:
+            if schedule.anneal_is_due(counters.no_improvement, learned=counters.reference > 0):
                 schedule.anneal(counters.step, trainer.plan.optimizer.schedule)
                 counters.progress = schedule.progress
                 counters.anneal_start, counters.anneal_end = schedule.anneal_start, schedule.anneal_end
@@ -270,7 +269,7 @@ class _Session:
         start = int(counters.start is not None)
         self.validations = validator.affordable(self.validations, counters.validated, self.schedule, start=start)
         self.schedule.reserved_s = validator.time_to_reserve(self.validations - counters.validated)
-        self.schedule.to_plateau = (PATIENCE - counters.no_improvement) * self.trainer.pass_steps
+        self.schedule.to_plateau = max(1, PATIENCE - counters.no_improvement) * self.trainer.pass_steps
 
     def _judge_budget(self) -> Iterator[Event]:
         """Warn once, as soon as some steps were timed, if too few of them fit into the budget."""
@@ -326,7 +325,7 @@ class _Session:
                 len(rows) >= UNREAD_LOSSES.get(trainer.device.torch.type, 1)
                 or counters.step % KEEP_STEPS == 0
                 or self._validation_is_due()
-                or (schedule.plateau and schedule.anneal_start is None and schedule.progress >= LATEST)
+                or schedule.anneal_is_due(0, learned=True)
                 or trainer.processes.any(self.stop.requested)
             ):
                 break
@@ -354,8 +353,10 @@ def _finish(session: _Session, rules: Rules, origin: dict[str, Any], domain: Tra
     """Tune on the held-out images with the best weights and write the model."""
     trainer, folder, schedule = session.trainer, session.folder, session.schedule
     counters, network = trainer.counters, trainer.best_network()
-    if warning := short_budget(schedule, counters.step, prepared_s=session.prepared_s):
-        yield Warned(warning)
+    short = short_budget(schedule, counters.step, prepared_s=session.prepared_s)
+    for warning in (short, nothing_learned(schedule, counters.step, learned=counters.reference > 0)):
+        if warning:
+            yield Warned(warning)
     yield Working("tuning and scoring on the held-out images")
     with schedule.spend("finishing"):
         made = for_scores(network, trainer.device)

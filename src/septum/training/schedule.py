@@ -30,7 +30,11 @@ USEFUL_STEPS = 300
 OR_STEPS = f", or --steps {USEFUL_STEPS}"
 """Steps that an advice on the budget reckons with."""
 
-_WARM_UP_STEPS = 100
+WARM_UP_STEPS = 100
+"""Steps in which the rate of a training to a plateau rises; their scores begin no plateau."""
+
+HOPELESS_STEPS = 2000
+"""A score that is still 0 after this number of steps may be a plateau, where nothing else ends the training."""
 
 
 class Schedule:
@@ -42,7 +46,7 @@ class Schedule:
 
     A training to a plateau keeps its learning rate until `PATIENCE` validations have brought no gain, or until three
     quarters of its steps or time are over, if it has an end; then it anneals: the rate falls to 0 over a third of the
-    steps done so far. Without an end, progress is 0 until then.
+    steps done so far. Without an end, progress is 0 until then. With an end, a score that is still 0 is no plateau.
 
     Parameters
     ----------
@@ -109,6 +113,20 @@ class Schedule:
         finally:
             self.activities_s[activity] = self.activities_s.get(activity, 0.0) + time.monotonic() - begin
 
+    def anneal_is_due(self, no_improvement: int, *, learned: bool) -> bool:
+        """Return True if annealing is to begin after this number of validations without a gain.
+
+        Parameters
+        ----------
+        no_improvement
+            The number of validations, 0 or more.
+        learned
+            True if a score was above 0.
+        """
+        if not self.plateau or self.anneal_start is not None:
+            return False
+        return self.progress >= LATEST or (no_improvement >= PATIENCE and (learned or self.open_ended))
+
     def anneal(self, step: int, schedule: Literal["cosine", "constant"]) -> None:
         """Begin to lower the rate after `step` steps; with a constant rate, end the training."""
         self.anneal_start = self.progress
@@ -161,7 +179,7 @@ class Schedule:
             return rate_factor(self.progress, schedule)
         if schedule == "constant":
             return 1.0
-        warm_up = min(1.0, (step + 1) / _WARM_UP_STEPS)
+        warm_up = min(1.0, (step + 1) / WARM_UP_STEPS)
         if self.anneal_start is None:
             return warm_up
         return warm_up * 0.5 * (1 + cos(pi * (self.progress - self.anneal_start) / (1.0 - self.anneal_start)))
@@ -201,6 +219,16 @@ def short_budget(schedule: Schedule, step: int, *, prepared_s: float, ended: boo
         f"the model will learn next to nothing: about {steps} {'fits' if total == 1 else 'fit'} into {budget_s:g} s"
         f"{share}; stop with Ctrl-C, then "
         f"{advice}, and a new folder with -o"
+    )
+
+
+def nothing_learned(schedule: Schedule, step: int, *, learned: bool) -> str:
+    """Return a warning if a training to a plateau ended after `step` steps without a score above 0; else ``""``."""
+    if not schedule.plateau or learned:
+        return ""
+    return (
+        f"the score of the held-out images is still 0 after {pluralize(step, 'step')}: look with `septum check` "
+        "whether the masks fit the images, or train longer with another --budget or --steps and a new folder with -o"
     )
 
 

@@ -39,8 +39,8 @@ class Counters(BaseModel):
     validated, best, best_step
         Validations done, the best selection score so far (None before the first), and its step.
     no_improvement, reference
-        Validations since the selection score last gained more than `septum.training.model_selection.GAIN`, and its
-        value then.
+        Validations since the selection score last gained more than `septum.training.model_selection.GAIN`, without
+        those that are too early (`septum.training.trainer.Trainer.validate`), and its value then; 0 before.
     anneal_start, anneal_end
         As in `septum.training.schedule.Schedule`.
     affordable_px, most_scored

@@ -26,7 +26,7 @@ from septum.training.model_selection import GAIN, selection_score
 from septum.training.plan import OptimizerSettings, Plan
 from septum.training.prepare import Prepared
 from septum.training.sampler import Sampler, class_shares, count_tiles
-from septum.training.schedule import Schedule
+from septum.training.schedule import HOPELESS_STEPS, WARM_UP_STEPS, Schedule
 from septum.training.state import Counters, TrainingState
 from septum.training.validation import Validator
 from septum.words import pluralize
@@ -237,7 +237,8 @@ class Trainer:
         """Score held-out images and hold the weights if they are the best.
 
         Scores before the first step, of the weights of another model, are compared with later ones, but begin no
-        plateau: a training often loses some of them at first.
+        plateau: a training often loses some of them at first. Nor do scores of the warm-up, and scores of 0 in the
+        first `septum.training.schedule.HOPELESS_STEPS`: there is a plateau only where something was learned.
 
         Returns
         -------
@@ -258,7 +259,8 @@ class Trainer:
             counters.start = {name: float(value) for name, value in scores.items() if math.isfinite(value)}
         else:
             improved = score > counters.reference + GAIN
-            counters.no_improvement = 0 if improved else counters.no_improvement + 1
+            early = counters.step < (WARM_UP_STEPS if counters.reference else HOPELESS_STEPS)
+            counters.no_improvement = 0 if improved or early else counters.no_improvement + 1
             counters.reference = score if improved else counters.reference
         best = bool(score >= (-math.inf if counters.best is None else counters.best))
         if best:
