@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,16 @@ def test_object_between_smaller_ones_keeps_its_innermost_pixels():
 
 def test_adjacent_objects_of_one_pixel_both_stay():
     assert separate_touching(np.array([[1, 2]])).tolist() == [[1, 2]]
+
+
+def test_ids_that_do_not_fit_into_the_result_are_refused():
+    labels = np.zeros((8, 8), np.uint32)
+    labels[1:4, 1:4], labels[4:7, 1:7] = 2**31 - 1, 3
+    assert set(np.unique(separate_touching(labels))) == {0, 3, 2**31 - 1}
+    labels[1:4, 5:8] = 2**31
+    for function in (separate_touching, partial(ignore_far_background, reach_px=2)):
+        with pytest.raises(DataError, match="an object with the id 2147483648"):
+            function(labels)
 
 
 def test_unannotated_pixels_are_kept_and_do_not_separate():

@@ -65,6 +65,23 @@ def test_no_augmentation_is_an_exact_crop_with_mirrored_borders(shape, center, t
     assert (x.dtype, y.dtype, w.dtype) == (torch.float32, torch.uint8, torch.float32)
 
 
+@pytest.mark.parametrize("changes", [{}, {"mirror": True}])
+def test_without_deformation_a_tile_at_any_place_holds_whole_pixels(changes):
+    image, target, weight = example((40, 33), channels=1)
+    settings = AugmentSettings(**changes)
+    drawn = draw(settings, generator(0, "test"), center=(20.3, 17.6), tile=(16, 16))
+    tile = training_tile(image, target, weight, drawn, tile=(16, 16), output=(16, 16))
+    whole = draw(settings, generator(0, "test"), center=(20, 18), tile=(16, 16))
+    expected = training_tile(image, target, weight, whole, tile=(16, 16), output=(16, 16))
+    assert np.isin(tile[0].numpy(), image.numpy()).all()
+    assert all(torch.equal(a, b) for a, b in zip(tile, expected, strict=True))
+
+
+@pytest.mark.parametrize("preset", PRESETS[1:])
+def test_the_presets_draw_tiles_at_any_place(preset):
+    assert draw(preset, generator(0, "test"), center=(20.3, 17.6), tile=(16, 16)).center.tolist() == [20.3, 17.6]
+
+
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 @pytest.mark.parametrize("flip", [False, True])
 def test_mirrors_and_quarter_turns_are_exact(turns, flip):

@@ -104,10 +104,10 @@ def separate_touching(labels: NDArray[np.integer[Any]], *, gap_px: int = 1) -> N
     Raises
     ------
     DataError
-        If a value is negative and not `UNANNOTATED`.
+        If a value is negative and not `UNANNOTATED`, or too large for int32.
     """
     numbers, ids = relabel_consecutive(labels)
-    separated = labels.astype(np.int32)
+    separated = _as_int32(labels)
     if len(ids) < 2 or gap_px == 0:
         return separated
     order = np.zeros(len(ids) + 1, np.int32)
@@ -125,6 +125,17 @@ def separate_touching(labels: NDArray[np.integer[Any]], *, gap_px: int = 1) -> N
         # The rest of such an object is removed; its remnants outrank all objects near them.
         rank[np.isin(numbers, np.flatnonzero(vanished) + 1)] = 0
         rank[remnants] = numbers[remnants] + len(ids)
+
+
+def _as_int32(labels: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    """Return a copy of the ids as int32; raise `DataError` if one does not fit."""
+    if labels.size and (highest := int(labels.max())) > np.iinfo(np.int32).max:
+        raise DataError(
+            f"an object with the id {highest}",
+            f"ids of at most {np.iinfo(np.int32).max}",
+            "number the objects anew, with relabel_consecutive or another program",
+        )
+    return labels.astype(np.int32)
 
 
 def object_target(labels: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
@@ -194,12 +205,17 @@ def ignore_far_background(
     near
         ``(*S)`` int32 ids: `labels`, with `UNANNOTATED` for background farther away; for all of it if there is no
         object.
+
+    Raises
+    ------
+    DataError
+        If an id is too large for int32.
     """
     import edt
 
     sizes = relative_spacing(spacing, labels.ndim)
     free = np.ascontiguousarray(labels <= 0)
-    near: NDArray[np.int32] = labels.astype(np.int32)
+    near = _as_int32(labels)
     if free.all():
         near[:] = UNANNOTATED
         return near
@@ -372,26 +388,3 @@ def width_by_area(labels: NDArray[np.integer[Any]]) -> tuple[int, float]:
     areas = np.cumsum(sizes)
     middle = sizes[np.searchsorted(areas, areas[-1] / 2)]
     return len(sizes), float(equivalent_diameters(np.array([middle]), labels.ndim)[0])
-
-
-def without_alpha(planes: NDArray[Any]) -> tuple[NDArray[Any], bool]:
-    """Return the channels of a mask that hold the drawing: color, or alpha if the color is the same everywhere.
-
-    Parameters
-    ----------
-    planes
-        ``(C, *S)``, any real dtype, any values; the last of two or four channels may be alpha.
-
-    Returns
-    -------
-    planes, in_alpha
-        ``(1, *S)`` alpha and True if the color is constant and alpha is not, or 0 everywhere; ``(C - 1, *S)`` if alpha
-        is constant and not 0; otherwise the array itself. Same dtype and values.
-    """
-    if len(planes) not in (2, 4):
-        return planes, False
-    color, alpha = planes[:-1], planes[-1:]
-    if alpha.min() == alpha.max() != 0:
-        return color, False
-    in_alpha = all(channel.min() == channel.max() for channel in color)
-    return (alpha, True) if in_alpha else (planes, False)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import UNANNOTATED, relabel_consecutive, without_alpha
+from septum.arrays.targets import UNANNOTATED, relabel_consecutive
 from septum.check.issues import IssueKind, Observation
 from septum.check.smoothing import color_codes, has_jpeg_artifacts, restore_two_values, unsmooth
 from septum.check.statistics import PairStatistics
 from septum.errors import UsageError
+from septum.pairing.object_folders import without_alpha
 from septum.words import list_some, pluralize
 
 MASK_NO_LABELS = IssueKind(

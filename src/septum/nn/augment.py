@@ -167,8 +167,8 @@ def draw(
     rng
         ``septum.seeding.generator(seed, "augment", step, index)``.
     center
-        ``D`` coordinates in pixels of the image at which the tile's pixel ``n // 2`` lies. Integers give exact crops if
-        nothing else is drawn.
+        ``D`` coordinates in pixels of the image at which the tile's pixel ``n // 2`` lies. Rounded to whole pixels with
+        settings that neither rotate, scale nor deform, so that tiles are exact crops, perhaps mirrored.
     tile
         Sides of the network's input in pixels; the grid of displacement vectors spans them.
     spacing
@@ -198,8 +198,10 @@ def draw(
     grid_px, points = _grid(settings, tile, ratio)
     vectors = rng.normal(0.0, settings.elastic_sigma_px, (rank, *points)).astype(np.float32)
     reduced = np.array([1.0 / ratio[axis] if axis in fine else 0.0 for axis in range(rank)], dtype=np.float32)
+    place = np.asarray(center, dtype=np.float64)
+    keeps_pixels = not settings.rotate and settings.scale == (1.0, 1.0) and not settings.elastic_sigma_px
     return Draw(
-        center=np.asarray(center, dtype=np.float64),
+        center=np.rint(place) if keeps_pixels else place,
         matrix=matrix * ratio / ratio[:, None],
         displacement=vectors * reduced.reshape(-1, *[1] * rank),
         grid_px=grid_px,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.targets import without_alpha
 from septum.errors import FileError
 from septum.io.files import images_in, read_image
 from septum.io.formats import format_path, is_zarr
@@ -90,3 +90,26 @@ def smaller_on_top(objects: Sequence[NDArray[np.bool_]]) -> NDArray[np.int32]:
     for number, on in sorted(enumerate(objects, start=1), key=lambda f: (-np.count_nonzero(f[1]), f[0])):
         labels[on] = number
     return labels
+
+
+def without_alpha(planes: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """Return the channels of a mask that hold the drawing: color, or alpha if the color is the same everywhere.
+
+    Parameters
+    ----------
+    planes
+        ``(C, *S)``, any real dtype, any values; the last of two or four channels may be alpha.
+
+    Returns
+    -------
+    planes, in_alpha
+        ``(1, *S)`` alpha and True if the color is constant and alpha is not, or 0 everywhere; ``(C - 1, *S)`` if alpha
+        is constant and not 0; otherwise the array itself. Same dtype and values.
+    """
+    if len(planes) not in (2, 4):
+        return planes, False
+    color, alpha = planes[:-1], planes[-1:]
+    if alpha.min() == alpha.max() != 0:
+        return color, False
+    in_alpha = all(channel.min() == channel.max() for channel in color)
+    return (alpha, True) if in_alpha else (planes, False)
