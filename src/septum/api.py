@@ -214,7 +214,8 @@ def predict(
     object_size
         Width of the objects in the image, in pixels, instead of `scale`.
     axes
-        Axes of an image file that does not state its axes or states wrong ones: ``"ZYX"``, ``"TYX"``, ``"YXC"``.
+        Axes of an array, or of a file that does not state them right, one letter of ``TCZYX`` for each dimension in its
+        order: ``"TYX"``, ``"YXC"``, ``"XYZ"``. None: found by the shape of an array, or as the file states.
     level, pixel_size
         Level of a file in several sizes, 0 is the largest, or micrometers per pixel of it; as in training if not given.
 
@@ -222,7 +223,8 @@ def predict(
     -------
     ndarray
         ``(*S)`` integers, 0 background; for probabilities float32 in 0..1: ``(*S)`` (of the object or second class) for
-        two classes, ``(K, *S)`` for more. A file with T, or with Z for a model of images, gives these axes in front.
+        two classes, ``(K, *S)`` for more. T, and Z for a model of images, come in front; ``*S`` is ``(Y, X)`` or
+        ``(Z, Y, X)`` in any order of `axes`.
 
     Raises
     ------
@@ -374,7 +376,7 @@ def _opened(image: Any, model: Model, axes: str | None, selection: Selection) ->
         return stored.load(), str(image), message
     if selection.of_level:
         raise UsageError(f"{selection.of_level} with an array", "a file that holds levels", "leave it out")
-    found = to_image(image, model.rank, model.header.network.channels)
+    found = to_image(image, model.rank, model.header.network.channels, axes)
     return found, "the image", channel_note(found, model)
 
 

@@ -20,6 +20,7 @@ from septum.folders import check_spelling
 from septum.io.files import write_image
 from septum.io.formats import image_stem, suffix_of
 from septum.io.image import Image, StoredImage
+from septum.io.selection import check_axes
 from septum.words import pluralize
 
 Location = str | os.PathLike[str]
@@ -99,7 +100,7 @@ def axes_of(shape: Sequence[int], rank: int, *, sides: Sequence[int] | None = No
     return spatial + "C" if last else "C" + spatial
 
 
-def to_image(value: Any, rank: int, channels: int) -> Image:
+def to_image(value: Any, rank: int, channels: int, axes: str | None = None) -> Image:
     """Return what `to_array` takes as an image; channels may come first or last, see `axes_of`.
 
     Parameters
@@ -110,27 +111,36 @@ def to_image(value: Any, rank: int, channels: int) -> Image:
         Number of spatial axes, 2 or 3.
     channels
         Number of channels of the model that takes the image.
+    axes
+        Axes of the array, one letter of ``TCZYX`` for each dimension, in any order; None: found by its shape.
 
     Raises
     ------
     DataError
         If it holds several images, or no numbers, or has another number of dimensions.
+    UsageError
+        If `axes` do not fit the array.
     """
+    if (named := check_axes(axes)) is not None:
+        if is_picture(value):
+            given = f"axes {named!r} with a Pillow image"
+            raise UsageError(given, "an array or a file", "leave axes out: Pillow states the axes of its images")
+        return Image(StoredImage.from_array(to_array(value, "image"), named), named=True)
     several = isinstance(value, Iterator)
     if isinstance(value, Sequence) and len(value) > 0:
         several = is_location(value[0]) or is_picture(value[0])
     array = np.empty(0) if several else to_array(value, "image")
-    axes = axes_of(array.shape, rank, channels=channels) if array.ndim in (rank, rank + 1) else ""
-    several = several or (isinstance(value, Sequence) and axes[:1] == "C" and len(value) != channels)
+    found = axes_of(array.shape, rank, channels=channels) if array.ndim in (rank, rank + 1) else ""
+    several = several or (isinstance(value, Sequence) and found[:1] == "C" and len(value) != channels)
     if several:
         number = pluralize(len(value), "image") if isinstance(value, Sequence) else "images"
         todo = "call predict for each: [septum.predict(model, image) for image in images]"
         raise DataError(f"image: a list of {number}", "one image", todo)
-    if not axes:
+    if not found:
         expected = f"{rank} dimensions, or {rank + 1} with channels first or last"
         given = f"image: an array of {pluralize(array.ndim, 'dimension')}"
         raise DataError(given, expected, "choose a part, such as array[0], or add the axis that is missing")
-    return Image(StoredImage.from_array(array, axes), named=True)
+    return Image(StoredImage.from_array(array, found), named=True)
 
 
 def is_picture(value: object) -> bool:

@@ -15,8 +15,12 @@ import zarr
 from PIL import Image
 
 import septum
+from septum.arrays.instances import ObjectSettings
+from septum.arrays.normalize import NormalizeSettings
 from septum.errors import DataError, FileError, SeptumError, SeptumWarning, UsageError
-from septum.prediction.model import Model
+from septum.nn.device import find_device
+from septum.nn.unet import UNet, UNetSettings, for_prediction
+from septum.prediction.model import Model, ModelHeader
 
 Cells = Callable[..., tuple[np.ndarray, np.ndarray]]
 SMALL: dict[str, Any] = {"steps": 1, "width": 1, "depth": 1, "batch": 1, "device": "cpu", "verbose": False}
@@ -229,3 +233,48 @@ def test_files_that_cannot_be_scored_are_warnings(
     (tmp_path / "pred/c1.tif").unlink()
     with pytest.warns(SeptumWarning, match="not scored: c1.tif: no prediction in .*pred; the scores are of the other"):
         septum.evaluate(tmp_path / "pred", tmp_path / "truth")
+
+
+def untrained(**shape: Any) -> Model:
+    """Return a model of random weights."""
+    settings = UNetSettings(width=2, padding="same", **{"depths": (1, 1), **shape})
+    header = ModelHeader(
+        network=settings,
+        normalization=NormalizeSettings(),
+        kind="objects",
+        class_values=tuple(range(settings.classes)),
+        objects=ObjectSettings(),
+    )
+    return Model(header, for_prediction(UNet(settings, seed=1)), find_device("cpu"))
+
+
+def test_letters_name_the_dimensions_of_an_array() -> None:
+    array = np.random.default_rng(0).normal(100, 20, (5, 12, 16))
+
+    def probabilities(model: Model, image: Any, axes: str | None = None) -> np.ndarray:
+        return septum.predict(model, image, output="probabilities", axes=axes)
+
+    volumes, colors, images = untrained(depths=(1, 1, 1)), untrained(channels=5), untrained()
+    for model, letters in ((volumes, "ZYX"), (colors, "CYX")):
+        usual = probabilities(model, array)
+        for order in ((1, 2, 0), (2, 1, 0), (0, 2, 1)):
+            axes = "".join(letters[k] for k in order)
+            np.testing.assert_array_equal(probabilities(model, array.transpose(order), axes.lower()), usual)
+    for axes in ("TYX", "ZYX"):
+        found = probabilities(images, np.moveaxis(array, 0, -1), axes[1:] + axes[0])
+        np.testing.assert_array_equal(found, np.stack([probabilities(images, page) for page in array]))
+
+
+@pytest.mark.parametrize(
+    ("image", "axes", "given"),
+    [
+        (np.zeros((9, 9)), "ZYX", "axes 'ZYX' for the image, which has 2 dimensions: (9, 9)"),
+        (np.zeros((9, 9)), "AB", "axes 'AB'"),
+        (Image.new("RGB", (9, 9)), "YXC", "axes 'YXC' with a Pillow image"),
+    ],
+)
+def test_letters_that_do_not_fit_an_array_are_refused(image: Any, axes: str, given: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        septum.predict(untrained(), image, axes=axes)
+    assert caught.value.given == given
+    assert caught.value.todo
