@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings, normalize, statistics
-from septum.errors import DataError
+from septum.arrays.resample import Resampled
+from septum.errors import DataError, ModelError
 from septum.export.bioimageio import preprocess, preprocessing
 from septum.export.model import export_model
 from septum.export.model_settings import ExportSettings
@@ -37,7 +39,9 @@ NETWORKS = {
 
 def package(folder: Path, network: UNetSettings, normalization: NormalizeSettings, **options: Any) -> Path:
     kind = "objects" if network.classes == 2 else "classes"
+    read = {name: options.pop(name) for name in ("scale", "read_axes", "read_channels") if name in options}
     header = ModelHeader(
+        **read,
         network=network,
         normalization=normalization,
         kind=kind,
@@ -124,9 +128,47 @@ def test_a_sample_is_the_test_and_the_cover(tmp_path: Path) -> None:
 
 def test_a_sample_that_does_not_fit_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     write_image(tmp_path / "cells.tif", np.zeros((2, 40, 40), np.uint8), axes="CYX")
-    with pytest.raises(DataError, match=r"2 channels, axes CYX\nexpected: 1 channel and 2 spatial axes"):
+    with pytest.raises(
+        ModelError, match=r"cells\.tif: 2 channels\nexpected: 1 channel, as in training\nto do: name an"
+    ):
         package(tmp_path, NETWORKS["padded"], NormalizeSettings(), sample=tmp_path / "cells.tif")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cells.tif", "small.safetensors"]
+
+
+def test_a_sample_with_pixels_that_are_no_numbers_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).normal(100, 20, (70, 90)).astype(np.float32)
+    pixels[3, 4] = np.nan
+    write_image(tmp_path / "cells.tif", pixels, axes="YX")
+    with pytest.raises(DataError, match=r"cells\.tif: some pixels are NaN"):
+        package(tmp_path, NETWORKS["padded"], NormalizeSettings(), sample=tmp_path / "cells.tif")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cells.tif", "small.safetensors"]
+
+
+def test_a_sample_is_read_as_prediction_reads_images(tmp_path: Path) -> None:
+    """A gray picture as RGBA; the middle section, and a channel, by the axes and channels of the training."""
+    pixels = np.random.default_rng(0).integers(1, 200, (5, 70, 90), np.uint8)
+    Image.fromarray(np.dstack([pixels[2]] * 3 + [np.full_like(pixels[2], 255)])).save(tmp_path / "gray.png")
+    np.save(tmp_path / "pages.npy", pixels)
+    write_image(tmp_path / "two.tif", pixels[1:3], axes="CYX")
+    for name, read in (
+        ("gray.png", {}),
+        ("pages.npy", {"read_axes": "TYX"}),
+        ("two.tif", {"read_channels": ("2",)}),
+    ):
+        options = {"sample": tmp_path / name, **read}
+        files = content(package(tmp_path, NETWORKS["padded"], NormalizeSettings(), **options))
+        np.testing.assert_array_equal(np.load(io.BytesIO(files["input.npy"]))[0], pixels[2:3])
+
+
+def test_axes_and_sample_of_a_package_are_on_the_grid_of_the_network(tmp_path: Path) -> None:
+    """A model that saw its training images, of 0.5 micrometers per pixel, half as large."""
+    pixels = np.random.default_rng(0).integers(0, 4000, (140, 180), np.uint16)
+    write_image(tmp_path / "cells.tif", pixels, axes="YX")
+    made = package(tmp_path, NETWORKS["padded"], NormalizeSettings(), sample=tmp_path / "cells.tif", scale=0.5)
+    files = content(made)
+    assert set(re.findall(r"scale: ([0-9.]+)", files["rdf.yaml"].decode())) == {"1.0"}
+    half = Resampled(pixels[None], (70, 90))[:, :70, :90]
+    np.testing.assert_array_equal(np.load(io.BytesIO(files["input.npy"]))[0], half)
 
 
 @pytest.mark.slow

@@ -20,19 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.normalize import NormalizeSettings
-from septum.arrays.tiles import read_mirrored
-from septum.errors import DataError, FileError
-from septum.export.exportable import ExportableModel, left_out, model_name
+from septum.arrays.tiles import Readable, read_mirrored
+from septum.errors import DataError
+from septum.export.exportable import left_out, model_name
 from septum.export.model_settings import ExportSettings
 from septum.export.onnx_check import Comparison, TestPair, open_session
 from septum.export.onnx_file import write_onnx
 from septum.export.onnx_graph import IMAGE, OPSET, PROBABILITIES, smallest_sides
 from septum.io.atomic import whole_file
-from septum.io.files import open_image, write_image
-from septum.io.image import Image
+from septum.io.files import write_image
 from septum.nn.unet import UNetSettings
+from septum.prediction.model import Model
 from septum.version import __version__
-from septum.words import pluralize
 
 FORMAT_VERSION = "0.5.12"
 _WEIGHTS, _INPUT, _OUTPUT, _COVER, _README = "weights.onnx", "input.npy", "output.npy", "cover.png", "README.md"
@@ -52,7 +51,7 @@ CITATIONS = (
 
 
 def write_package(
-    path: Path, model: ExportableModel, pair: TestPair, settings: ExportSettings
+    path: Path, model: Model, pair: TestPair, settings: ExportSettings, sample: Readable | None = None
 ) -> tuple[tuple[str, ...], Comparison]:
     """Write a package, and leave it only if its network computes what the model computes.
 
@@ -65,7 +64,10 @@ def write_package(
     pair
         The test pair of the model file.
     settings
-        License, authors and sample of the package.
+        License and authors of the package, and the name of its sample.
+    sample
+        ``(C, *S)``, raw intensities of any real type and range, on the grid of the network, whose middle is the test;
+        None: the image of `pair`.
 
     Returns
     -------
@@ -77,16 +79,19 @@ def write_package(
     FileError
         If a probability differs, or the sample cannot be read.
     DataError
-        If the sample does not fit the model.
+        If a pixel of the sample, or a probability of it, is no finite number.
     """
     header = model.header
     with tempfile.TemporaryDirectory(prefix="septum-export-", ignore_cleanup_errors=True) as place:
         folder = Path(place)
         inputs, comparison = write_onnx(folder / _WEIGHTS, model, pair, None, named=path)
-        image = pair.image if settings.sample is None else _sample(settings.sample, model)
+        image = pair.image if sample is None else _sample(sample, header.network)
         (output,) = open_session(folder / _WEIGHTS).run(
             [PROBABILITIES], {IMAGE: preprocess(image, preprocessing(header.normalization, image.ndim - 2))}
         )
+        if not np.isfinite(output).all():
+            given = f"{settings.sample}: probabilities that are no finite numbers"
+            raise DataError(given, "intensities like those of the training", "name another image with --sample")
         np.save(folder / _INPUT, image, allow_pickle=False)
         np.save(folder / _OUTPUT, output, allow_pickle=False)
         axes = "CYX" if image.ndim == 4 else "CZYX"
@@ -158,7 +163,7 @@ def preprocess(images: NDArray[Any], steps: Sequence[Mapping[str, Any]]) -> NDAr
     return x.astype(np.float32)
 
 
-def describe(model: ExportableModel, settings: ExportSettings, sums: Mapping[str, str]) -> dict[str, Any]:
+def describe(model: Model, settings: ExportSettings, sums: Mapping[str, str]) -> dict[str, Any]:
     """Return the description of the package, the content of ``rdf.yaml``.
 
     Parameters
@@ -220,8 +225,8 @@ def _smallest(network: UNetSettings) -> tuple[int, ...]:
     return tuple(2 * context + grid for context, grid in zip(geometry.contexts, geometry.grid, strict=True))
 
 
-def _axes(model: ExportableModel) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the axes of input and output in words of the format."""
+def _axes(model: Model) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the axes of input and output, which are on the grid of the network, in words of the format."""
     header, network = model.header, model.header.network
     names = ["gray"] if network.channels == 1 else [f"channel_{k + 1}" for k in range(network.channels)]
     classes = [f"class_{value}" for value in header.class_values]
@@ -233,20 +238,21 @@ def _axes(model: ExportableModel) -> tuple[list[dict[str, Any]], list[dict[str, 
     letters, sizes = "zyx"[-len(network.depths) :], zip(_smallest(network), network.geometry.grid, strict=True)
     for k, (axis, (least, grid)) in enumerate(zip(letters, sizes, strict=True)):
         pixel = header.pixel_size_um.get(axis.upper())
-        space = {"type": "space", "id": axis} | ({} if pixel is None else {"unit": "micrometer", "scale": pixel})
+        known = {} if pixel is None else {"unit": "micrometer", "scale": pixel / header.scale}
+        space = {"type": "space", "id": axis} | known
         inputs.append(space | {"size": {"min": least, "step": grid}})
         size = {"tensor_id": IMAGE, "axis_id": axis, "offset": -lost[k]}
         outputs.append(space | {"size": size} | ({"halo": halo[k]} if halo[k] else {}))
     return inputs, outputs
 
 
-def _purpose(model: ExportableModel) -> str:
+def _purpose(model: Model) -> str:
     rank = "volumes" if len(model.header.network.depths) == 3 else "images"
     what = "objects" if model.header.kind == "objects" else f"{len(model.header.class_values)} classes"
     return f"U-Net that finds {what} in {rank}, trained with Septum {__version__}"
 
 
-def _readme(model: ExportableModel, settings: ExportSettings) -> str:
+def _readme(model: Model, settings: ExportSettings) -> str:
     """Return the documentation of the package."""
     header = model.header
     scores = [f"- {name}: {value:.3f}" for name, value in sorted(header.scores.items())] or ["- none"]
@@ -292,32 +298,11 @@ def _readme(model: ExportableModel, settings: ExportSettings) -> str:
     )
 
 
-def _opened(path: Path) -> Image:
-    """Open an image; no option of the export names its axes, so that the advice to name them would not help."""
-    try:
-        return open_image(path)
-    except FileError as error:
-        if "--axes" not in error.todo:
-            raise
-        raise FileError(error.given, error.expected, "name a sample that states its axes, such as OME-TIFF") from None
-
-
-def _sample(path: Path, model: ExportableModel) -> NDArray[np.float32]:
-    """Return the middle of an image, ``(1, C, *S)`` float32, mirrored where the network needs more."""
-    network = model.header.network
-    rank = len(network.depths)
-    with _opened(path) as image:
-        walked = "TZ" if rank == 2 else "T"
-        middle = {axis: n // 2 for axis, n in zip(image.axes, image.shape, strict=True) if axis in walked}
-        frame = image[tuple(middle.get(a, slice(None)) for a in image.axes)]
-    if frame.ndim != rank + 1 or len(frame) not in (1, network.channels):
-        given = f"--sample {path}: {pluralize(frame.shape[0], 'channel')}, axes {image.axes}"
-        expected = f"{pluralize(network.channels, 'channel')} and {rank} spatial axes"
-        raise DataError(given, expected, "name an image like those of the training")
-    frame = np.repeat(frame, network.channels // len(frame), axis=0)
+def _sample(frame: Readable, network: UNetSettings) -> NDArray[np.float32]:
+    """Return the middle of a frame, ``(1, C, *S)`` float32, mirrored where the network needs more."""
     read = []
     for n, most, least, grid in zip(
-        frame.shape[1:], _SAMPLE_SIDES[rank], _smallest(network), network.geometry.grid, strict=True
+        frame.shape[1:], _SAMPLE_SIDES[len(network.depths)], _smallest(network), network.geometry.grid, strict=True
     ):
         side = least + max(0, min(n, most) - least) // grid * grid
         read.append(((n - side) // 2, (n - side) // 2 + side))

@@ -3,79 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from septum.arrays.instances import ObjectSettings
-from septum.arrays.normalize import NormalizeSettings
 from septum.export.onnx_graph import rest_of_sides, smallest_sides
-from septum.nn.ensemble import Network
-from septum.nn.unet import UNetSettings
-from septum.settings import MaskKind
+from septum.prediction.model import ModelHeader
 from septum.version import __version__
-
-# This room does not import that of predictions, which opens models: protocols name the parts of a model that it reads.
-
-
-class ExportableHeader(Protocol):
-    """What an export reads of the header of a model; see `septum.prediction.model.ModelHeader`."""
-
-    @property
-    def network(self) -> UNetSettings:
-        """Shape of the network."""
-
-    @property
-    def normalization(self) -> NormalizeSettings:
-        """Normalization of intensities."""
-
-    @property
-    def kind(self) -> MaskKind:
-        """Whether the masks held object ids or classes."""
-
-    @property
-    def class_values(self) -> tuple[int, ...]:
-        """Value of each class in the training masks."""
-
-    @property
-    def gray_as_color(self) -> bool:
-        """Gray images were repeated into the color channels."""
-
-    @property
-    def objects(self) -> ObjectSettings:
-        """How objects are made."""
-
-    @property
-    def lines(self) -> bool:
-        """The classes are lines and the areas between them."""
-
-    @property
-    def scale(self) -> float:
-        """Factor by which the training images were resized."""
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Scores on the validation images."""
-
-    @property
-    def pixel_size_um(self) -> dict[str, float]:
-        """Pixel size of the training images."""
-
-    def model_dump(self, *, mode: str = ..., exclude: Any = ...) -> dict[str, Any]:
-        """Return the header as values that JSON can hold."""
-
-    def describe_release(self) -> str | None:
-        """Describe for what a model that comes with Septum was made."""
-
-
-class ExportableModel(Protocol):
-    """A verified model on the CPU; see `septum.prediction.model.Model`."""
-
-    @property
-    def header(self) -> ExportableHeader:
-        """Settings that prediction needs."""
-
-    @property
-    def network(self) -> Network:
-        """The network, or several."""
 
 
 def model_name(path: Path) -> str:
@@ -85,7 +17,7 @@ def model_name(path: Path) -> str:
     return path.resolve().parent.name if path.name == "model.safetensors" else path.stem
 
 
-def facts(header: ExportableHeader) -> dict[str, Any]:
+def facts(header: ModelHeader) -> dict[str, Any]:
     """Return what a program must know to use the graph, as values that JSON can hold; stored in the file."""
     network = header.network
     return {
@@ -105,7 +37,7 @@ def facts(header: ExportableHeader) -> dict[str, Any]:
     }
 
 
-def left_out(header: ExportableHeader) -> list[str]:
+def left_out(header: ModelHeader) -> list[str]:
     """Return what the file of a model leaves to the program that runs it, a line each."""
     found = []
     if header.kind == "objects" or header.lines:

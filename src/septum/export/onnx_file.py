@@ -6,17 +6,18 @@ import json
 from pathlib import Path
 
 from septum.arrays.normalize import NormalizeSettings
-from septum.export.exportable import ExportableModel, facts, left_out
+from septum.export.exportable import facts, left_out
 from septum.export.onnx_check import Comparison, TestPair, compare
 from septum.export.onnx_graph import build_graph
 from septum.io.atomic import whole_file
 from septum.nn.ensemble import members_of
 from septum.nn.unet import UNet
+from septum.prediction.model import Model
 
 
 def write_onnx(
     path: Path,
-    model: ExportableModel,
+    model: Model,
     pair: TestPair,
     normalization: NormalizeSettings | None,
     *,
