@@ -31,8 +31,8 @@ from aims import FILES, septum, sources
 
 from septum.io.files import read_image, write_image
 from septum.io.tensors import read_model
-from septum.models.named import FOLDER
-from septum.prediction.model import ModelHeader, Release, save_model, trained_networks
+from septum.models.named import FOLDER, Release
+from septum.prediction.model import ModelHeader, save_model, trained_networks
 from septum.training.fingerprint import brightest_structures
 from septum.training.plan import Plan, describe_plan
 from septum.training.presets import intensity_limit

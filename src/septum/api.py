@@ -240,7 +240,7 @@ def predict(
     """
     if output is not None and output not in get_args(Output):
         raise unknown_output(output)
-    opened = _model(model)
+    opened = model if isinstance(model, Model) else open_model(model)
     found, name, message = _opened(image, opened, axes, Selection(level=level, pixel_size=pixel_size))
     if message:
         warnings.warn(message, SeptumWarning, stacklevel=2)
@@ -355,18 +355,6 @@ def _listed(values: Any) -> Any:
     if isinstance(values, str) or not isinstance(values, Iterable):
         return (values,)
     return tuple(values)
-
-
-def _model(model: object) -> Model:
-    """Return the model that a model, a path of a model file or a run folder is."""
-    if isinstance(model, Model):
-        return model
-    if not is_location(model):
-        given = f"model: an object of type {type(model).__name__}"
-        raise UsageError(
-            given, "a model file, a run folder or a model", "give a path, or what septum.open_model returns"
-        )
-    return open_model(Path(str(model)))
 
 
 def _opened(image: Any, model: Model, axes: str | None, selection: Selection) -> tuple[Image, str, str]:

@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import math
+import pickle
 import tracemalloc
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import septum
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
-from septum.errors import ModelError
+from septum.errors import ModelError, UsageError
 from septum.io.tensors import read_model, write_model
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.prediction.info import describe_model, installation
-from septum.prediction.model import ModelHeader, model_file, open_model, save_model, trained_networks
+from septum.prediction.model import Model, ModelHeader, model_file, open_model, save_model, trained_networks
 
 SETTINGS = UNetSettings(depths=(1, 1), width=2, batch_norm=True)
 
@@ -85,13 +90,53 @@ def test_weights_that_do_not_reproduce_the_test_pair_are_refused(model: Path, tm
         open_model(wrong, "cpu")
 
 
-@pytest.mark.parametrize("change", [{"kind": "cells"}, {"surprise": 1}, {"network": {"depths": [9, 9]}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "cells"},
+        {"surprise": 1},
+        {"network": {"depths": [9, 9]}},
+        {"class_values": [0, 1, 2]},
+        {"class_values": [0]},
+        {"class_values": []},
+        {"class_names": ["background"]},
+        {"normalization": {"method": "common", "common": [[0, 1], [0, 1]]}},
+        {"normalization": {"method": "common", "common": [[0, math.inf]]}},
+        {"normalization": {"method": "common", "common": [[math.nan, 1]]}},
+        {"scale": math.inf},
+    ],
+)
 def test_a_header_that_does_not_fit_is_refused(model: Path, tmp_path: Path, change: dict[str, object]) -> None:
     tensors, header = read_model(model)
     other = tmp_path / "other.safetensors"
     write_model(other, tensors, {**header, **change})
-    with pytest.raises(ModelError, match="header"):
+    with pytest.raises(ModelError, match=rf"the header does not fit this version of Septum \({next(iter(change))}"):
         open_model(other, "cpu")
+
+
+@pytest.mark.parametrize("path", [None, 5, b"model"])
+def test_what_is_no_path_or_device_is_refused_in_words(model: Path, path: Any) -> None:
+    with pytest.raises(UsageError, match=f"model: an object of type {type(path).__name__}"):
+        open_model(path, "cpu")
+    with pytest.raises(UsageError, match="device "):
+        open_model(model, path)
+
+
+def test_a_model_whose_engine_is_loaded_can_be_copied(tmp_path: Path) -> None:
+    path, settings = tmp_path / "model.safetensors", UNetSettings(depths=(1, 1), width=8, padding="same")
+    save_model(path, UNet(settings, seed=4), _header(network=settings))
+    opened, image = open_model(path, "cpu"), np.random.default_rng(0).normal(size=(24, 32))
+    if opened.choose().name != "septum":
+        pytest.skip("Septum's engine does not compute on this processor")
+
+    def probabilities(model: Model) -> np.ndarray:
+        model.choose()
+        return septum.predict(model, image, output="probabilities")
+
+    expected = probabilities(opened)
+    for copy in (pickle.loads(pickle.dumps(opened)), deepcopy(opened)):
+        assert copy.header == opened.header
+        np.testing.assert_array_equal(probabilities(copy), expected)
 
 
 def test_weights_of_another_network_are_refused(model: Path, tmp_path: Path) -> None:
@@ -118,7 +163,7 @@ def test_a_header_without_weights_allocates_no_network(model: Path, tmp_path: Pa
     tensors, header = read_model(model)
     other = tmp_path / "other.safetensors"
     network = SETTINGS.model_copy(update=change).model_dump(mode="json")
-    write_model(other, tensors, {**header, "network": network})
+    write_model(other, tensors, {**header, "network": network, "class_values": list(range(network["classes"]))})
     tracemalloc.start()
     try:
         with pytest.raises(ModelError, match="weights do not fit"):

@@ -13,10 +13,10 @@ from septum.errors import UsageError
 from septum.events import Event
 from septum.io.files import write_image
 from septum.io.tensors import read_model
-from septum.models.named import file_of
+from septum.models.named import Release, file_of
 from septum.nn.unet import UNet
 from septum.pairing.sample import Sample
-from septum.prediction.model import Release, open_model
+from septum.prediction.model import open_model
 from septum.training.events import Planned, Step
 from septum.training.loop import train
 from septum.training.pretrained import Pretrained, image_hash, read_pretrained

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from septum.settings import Settings
 
-Pair = tuple[float, Annotated[float, Field(gt=0)]]
+Pair = tuple[Annotated[float, Field(allow_inf_nan=False)], Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
 
 class NormalizeSettings(Settings):

@@ -12,10 +12,30 @@ from pathlib import Path
 
 from septum.errors import ModelError
 from septum.folders import check_spelling
+from septum.settings import Settings
 from septum.words import most_similar
 
 FOLDER = Path(__file__).parent
 NAMES = ("cells", "membranes", "nuclei")
+
+
+class Release(Settings):
+    """What a model that comes with Septum states about itself.
+
+    Parameters
+    ----------
+    purpose
+        Images and objects that it was made for: ``"nuclei in fluorescence microscopy"``.
+    data
+        Its training data, and their terms in short.
+    images
+        Hashes of the images that it has seen, and of others of the same sequences; see
+        `septum.training.pretrained.image_hash`.
+    """
+
+    purpose: str
+    data: str
+    images: tuple[str, ...] = ()
 
 
 def file_of(name: str) -> Path:

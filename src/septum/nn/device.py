@@ -84,7 +84,7 @@ def find_device(wanted: str = "auto", *, local_rank: int = 0) -> Device:
     """
     try:
         kind = torch.device("cpu" if wanted == "auto" else wanted).type
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise UsageError(f"device {wanted!r}", "auto, cpu, cuda, cuda:N or mps", "leave --device out") from None
     has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if wanted == "auto":

@@ -6,22 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, model_validator
 
 from septum import seeding
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
-from septum.errors import ModelError
+from septum.errors import ModelError, UsageError
 from septum.io.formats import format_path
 from septum.io.selection import Selection
 from septum.io.tensors import read_model, write_model
-from septum.models.named import NAMES, file_of, unknown_name
+from septum.models.named import NAMES, Release, file_of, unknown_name
 from septum.nn.device import Device, find_device
 from septum.nn.ensemble import Ensemble, Network
 from septum.nn.unet import UNet, UNetSettings, for_prediction
@@ -38,25 +39,6 @@ MODEL_NAME = "model.safetensors"
 # library version differs by some 1e-6, a wrong weight by far more.
 _TEST_TOLERANCE = 1e-3
 _MOST_MEMBERS = 99
-
-
-class Release(Settings):
-    """What a model that comes with Septum states about itself.
-
-    Parameters
-    ----------
-    purpose
-        Images and objects that it was made for: ``"nuclei in fluorescence microscopy"``.
-    data
-        Its training data, and their terms in short.
-    images
-        Hashes of the images that it has seen, and of others of the same sequences; see
-        `septum.training.pretrained.image_hash`.
-    """
-
-    purpose: str
-    data: str
-    images: tuple[str, ...] = ()
 
 
 class ModelHeader(Settings):
@@ -120,9 +102,21 @@ class ModelHeader(Settings):
     lines: bool = False
     scores: dict[str, float] = Field(default_factory=dict)
     domain: TrainingDomain | None = Field(default=None, validation_alias=AliasChoices("domain", "seen"))
-    scale: float = Field(default=1.0, gt=0)
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     training: dict[str, Any] = Field(default_factory=dict)
     release: Release | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_network(self) -> Self:
+        """Raise `ValueError` unless classes, their names and normalized channels are those of the network."""
+        for name, count, wanted, optional in (
+            ("class_values", len(self.class_values), self.network.classes, False),
+            ("class_names", len(self.class_names), self.network.classes, True),
+            ("normalization.common", len(self.normalization.common), self.network.channels, True),
+        ):
+            if count != wanted and (count or not optional):
+                raise ValueError(f"{name}: {count} for a network of {wanted}")
+        return self
 
     @property
     def selection(self) -> Selection:
@@ -149,6 +143,10 @@ class Model:
     network: Network
     device: Device
     _done: list[float] = field(default_factory=lambda: [0.0], repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled or copied: not the engine, which has threads and is built again where it is needed."""
+        return {name: value for name, value in self.__dict__.items() if name != "_verified"}
 
     def choose(self, wanted: Backend = "auto", *, work: float = inf, coming: float = 0, room: float = inf) -> Choice:
         """Choose the code that computes the network; see `septum.prediction.backend.select_backend`.
@@ -284,8 +282,14 @@ def open_model(path: str | Path, device: str = "auto") -> Model:
     ModelError
         If the file is missing, damaged, foreign, or does not reproduce its test pair here; if the run has not ended.
     UsageError
-        If the device does not exist.
+        If the device does not exist, or `path` is no path.
     """
+    if not isinstance(path, str | PathLike):
+        given, todo = (
+            f"model: an object of type {type(path).__name__}",
+            "give a path, or what septum.open_model returns",
+        )
+        raise UsageError(given, "a model file, a run folder or a model", todo)
     chosen, file = find_device(device), model_file(Path(path))
     header, tensors = _read(file)
     folded = [for_prediction(n).to(chosen.torch) for n in _networks(file, header, tensors)]
@@ -312,7 +316,8 @@ def _read(path: Path) -> tuple[ModelHeader, dict[str, NDArray[Any]]]:
         return ModelHeader.model_validate(raw), tensors
     except ValidationError as error:
         first = error.errors()[0]
-        wrong = f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
+        place, said = ".".join(str(p) for p in first["loc"]), first["msg"].removeprefix("Value error, ")
+        wrong = f"{place}: {said}" if place else said
         raise ModelError(
             f"{path}: the header does not fit this version of Septum ({wrong})",
             "a Septum model file",
