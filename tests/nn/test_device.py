@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -166,3 +168,47 @@ def test_freed_memory_stays_in_the_process_during_a_training() -> None:
     with reused_memory():
         assert faults(8, megabytes=10) < 5_000
     assert faults(1, megabytes=400) > 50_000  # large blocks go back to the system, as before
+
+
+FORKED = """
+import multiprocessing, warnings
+import numpy as np, torch
+import septum
+from septum.errors import SeptumWarning
+
+image = np.random.default_rng(0).normal(100, 20, (96, 96))
+
+def probabilities():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SeptumWarning)
+        found = septum.predict("nuclei", image, output="probabilities", scale=1)
+    return found, [w for w in caught if "was forked" in str(w.message)]
+
+def check(threads, expected):
+    found, warned = probabilities()
+    assert torch.get_num_threads() == threads
+    assert len(warned) == (expected is not None and threads == 1)
+    assert expected is None or np.allclose(found, expected, atol=1e-5)
+
+def in_fork(*arguments):
+    process = multiprocessing.get_context("fork").Process(target=check, args=arguments)
+    process.start()
+    process.join(60)
+    code = process.exitcode
+    process.kill()
+    assert code == 0, code
+
+torch.set_num_threads(2)
+in_fork(2, None)  # nothing was computed
+torch.set_num_threads(1)
+probabilities()
+in_fork(1, None)
+torch.set_num_threads(2)
+in_fork(1, probabilities()[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only where a fork is usual")
+def test_forked_process_predicts_although_the_threads_of_pytorch_stayed_in_its_parent() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

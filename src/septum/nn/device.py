@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from septum.errors import SeptumError, UsageError
+from septum.errors import SeptumError, SeptumWarning, UsageError
 from septum.words import pluralize
 
 
@@ -64,6 +65,7 @@ class Device:
         tile borders visible, and uses algorithms with an undefined order of summation, so that no training would
         repeat.
         """
+        _THREADS.note()
         return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
@@ -110,6 +112,40 @@ def find_device(wanted: str = "auto", *, local_rank: int = 0) -> Device:
         return Device(torch.device("mps"), "Apple GPU", why, False)
     threads = torch.get_num_threads()
     return Device(torch.device("cpu"), f"CPU, {pluralize(threads, 'thread')}", why, _multiplies_bfloat16())
+
+
+@dataclass
+class _Threads:
+    """Threads of PyTorch: a fork copies the calling thread only, and PyTorch would wait for the others for ever.
+
+    `used`: it has computed with several in this process; `lost`: in the process from which this one was forked.
+    """
+
+    used: bool = False
+    lost: bool = False
+
+    def note(self) -> None:
+        """Note that PyTorch computes now, with several threads if it is allowed to; warn if it lost them."""
+        self.used = self.used or torch.get_num_threads() > 1
+        if self.lost:
+            self.lost = False
+            warnings.warn(
+                "this process was forked from one in which PyTorch had computed with several threads: it computes with "
+                "one thread here; start processes by 'spawn' (multiprocessing), and open the model in each, for more",
+                SeptumWarning,
+                stacklevel=3,
+            )
+
+    def reset_after_fork(self) -> None:
+        """Let PyTorch compute with one thread in a forked process whose parent computed with several."""
+        if self.used:
+            self.used, self.lost = False, True
+            torch.set_num_threads(1)
+
+
+_THREADS = _Threads()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_THREADS.reset_after_fork)
 
 
 @contextmanager
