@@ -138,7 +138,7 @@ def test_folds_train_a_model_of_several_networks(tmp_path: Path) -> None:
 
 
 def test_unknown_output_is_refused_with_the_words(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--output probs") as caught:
+    with pytest.raises(UsageError, match="output probs") as caught:
         septum.predict(tmp_path / "none.safetensors", np.zeros((4, 4)), output="probs")  # type: ignore[arg-type]
     assert caught.value.expected == "one of labels, classes, probabilities"
 

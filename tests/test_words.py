@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from septum.words import name_fields
+from septum.words import as_keywords, name_fields
 
 FIELDS = {"--max-memory": "Memory", "--axes": "Axes", "-o": "Keep in"}
 
@@ -22,3 +22,16 @@ FIELDS = {"--max-memory": "Memory", "--axes": "Axes", "-o": "Keep in"}
 )
 def test_a_window_names_its_fields_in_place_of_options(text: str, named: str) -> None:
     assert name_fields(text, FIELDS) == named
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("--scale 0", "scale=0"),
+        ("--object-size -5 and --scale 2", "object_size=-5 and scale=2"),
+        ("leave --output out, or --axes ZYX", "leave output out, or axes ZYX"),
+        ("my--axes, a--1", "my--axes, a--1"),
+    ],
+)
+def test_python_names_keywords_in_place_of_options(text: str, named: str) -> None:
+    assert as_keywords(text) == named

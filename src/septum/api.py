@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -25,18 +26,19 @@ from septum.experiments.run import run_training
 from septum.experiments.settings import RunSettings
 from septum.experiments.tracking import open_trackers
 from septum.io.image import Image
-from septum.io.selection import Selection
+from septum.io.selection import EVERYTHING, Selection
 from septum.prediction.domain_shift import image_warnings
 from septum.prediction.frames import FoundScale, channel_note, open_for_model, split_frames
 from septum.prediction.in_memory import predict_image
 from septum.prediction.model import Model
 from septum.prediction.model import open_model as open_model
 from septum.prediction.scale import find_scale
-from septum.prediction.settings import Output, check_scale, unknown_output
+from septum.prediction.settings import Backend, Output, check_scale, unknown_output
 from septum.progress import Display, Progress, show_training
 from septum.settings import Settings, expectation
 from septum.training.events import Checked, Stopped
 from septum.training.interrupt import stop_on_signals
+from septum.words import as_keywords, keywords_in_errors
 
 Arrays = Iterable[Any] | ArrayLike
 S = TypeVar("S", bound=Settings)
@@ -192,8 +194,10 @@ def predict(
     scale: float | Literal["auto"] = "auto",
     object_size: float | None = None,
     axes: str | None = None,
+    channel: Sequence[str] = (),
     level: int | None = None,
     pixel_size: float | None = None,
+    engine: Backend = "auto",
 ) -> NDArray[Any]:
     """Predict one image, as ``septum predict`` does.
 
@@ -216,8 +220,14 @@ def predict(
     axes
         Axes of an array, or of a file that does not state them right, one letter of ``TCZYX`` for each dimension in its
         order: ``"TYX"``, ``"YXC"``, ``"XYZ"``. None: found by the shape of an array, or as the file states.
+    channel
+        Channels of a file to read, by number from 1 or by name; as in training if not given.
     level, pixel_size
         Level of a file in several sizes, 0 is the largest, or micrometers per pixel of it; as in training if not given.
+    engine
+        Code that computes on a CPU: ``"torch"``, ``"septum"``, or ``"auto"``: PyTorch, and Septum's engine where it is
+        faster, as soon as the work of all calls with a model makes up for loading it. The last bits of probabilities
+        differ between the two: choose one where each call must give the same bits.
 
     Returns
     -------
@@ -238,19 +248,24 @@ def predict(
         `UnfamiliarImageWarning` if it differs from the training images (pixel size, intensities, contrast) or is
         predicted at another scale: once for each cause and model.
     """
-    if output is not None and output not in get_args(Output):
-        raise unknown_output(output)
-    opened = model if isinstance(model, Model) else open_model(model)
-    found, name, message = _opened(image, opened, axes, Selection(level=level, pixel_size=pixel_size))
-    if message:
-        warnings.warn(message, SeptumWarning, stacklevel=2)
-    at = find_scale(opened, found, scale=check_scale(scale, object_size), object_size=object_size)
-    for cause, text in _new_warnings(opened, found, name, at):
-        warnings.warn(text, UnfamiliarImageWarning, stacklevel=2)
-        _warned.add(cause)
-    result = predict_image(opened, found, output=output, found=at)
-    channel = found.axes.index("C")
-    return result.squeeze(channel) if result.shape[channel] == 1 else result
+    with keywords_in_errors():
+        if output is not None and output not in get_args(Output):
+            raise unknown_output(output)
+        if engine not in get_args(Backend):
+            raise UsageError(f"engine {engine}", f"one of {', '.join(get_args(Backend))}", "leave it out")
+        opened = model if isinstance(model, Model) else open_model(model)
+        opened = opened if engine == "auto" else replace(opened, engine=engine)
+        selection = Selection(_listed(channel), level, pixel_size)
+        found, name, message = _opened(image, opened, axes, selection)
+        if message:
+            warnings.warn(as_keywords(message), SeptumWarning, stacklevel=2)
+        at = find_scale(opened, found, scale=check_scale(scale, object_size), object_size=object_size)
+        for cause, text in _new_warnings(opened, found, name, at):
+            warnings.warn(as_keywords(text), UnfamiliarImageWarning, stacklevel=2)
+            _warned.add(cause)
+        result = predict_image(opened, found, output=output, found=at)
+    place = found.axes.index("C")
+    return result.squeeze(place) if result.shape[place] == 1 else result
 
 
 def evaluate(
@@ -362,8 +377,9 @@ def _opened(image: Any, model: Model, axes: str | None, selection: Selection) ->
     if is_location(image):
         stored, message = open_for_model(Path(image), model, axes=axes, selection=selection)
         return stored.load(), str(image), message
-    if selection.of_level:
-        raise UsageError(f"{selection.of_level} with an array", "a file that holds levels", "leave it out")
+    if selection != EVERYTHING:
+        todo = "leave it out; of an array take the channels, such as array[..., 0]"
+        raise UsageError(f"{selection.options} with an array", "a file", todo)
     found = to_image(image, model.rank, model.header.network.channels, axes)
     return found, "the image", channel_note(found, model)
 
@@ -375,7 +391,7 @@ def _new_warnings(model: Model, image: Image, name: str, at: FoundScale) -> Iter
     if at.shown is not None:  # its scale is said instead of what it mends
         found = [(cause, text) for cause, text in found if cause != "pixel size"]
     if at.text:
-        found.append((f"scale {at.shown}", f"{name}: {at.text.replace('--scale 1', 'scale=1')}"))
+        found.append((f"scale {at.shown}", f"{name}: {at.text}"))
     for cause, text in found:
         assert domain is not None
         if (known := (domain.model_dump_json(), cause)) not in _warned:

@@ -61,6 +61,8 @@ def to_array(value: Any, name: str, *, labels: bool = False) -> NDArray[Any]:
         raise DataError(given, "an array without a mask", "replace them first, with array.filled(0) for example")
     try:
         tensor = value.detach().cpu() if hasattr(value, "detach") else value
+        if "bfloat16" in str(getattr(tensor, "dtype", "")):  # numpy has no such type
+            tensor = tensor.float()
         array = np.asarray(tensor)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).partition(". ")[0]

@@ -19,6 +19,11 @@ def spatial(axes: str) -> str:
     return "".join(a for a in "ZYX" if a in axes)
 
 
+def walked_axes(axes: str, rank: int) -> str:
+    """Return the axes along which an image is walked frame by frame: T, and Z for a model of images."""
+    return "".join(a for a in axes if a == "T" or (a == "Z" and rank == 2))
+
+
 def canonical(axes: str) -> tuple[str, tuple[int, ...]]:
     """Return the canonical order of `axes` and the permutation that leads to it.
 

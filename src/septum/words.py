@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from septum.errors import SeptumError
 
 # A command in a message, up to the end of its clause, or an option that stands alone.
 _COMMAND_OR_OPTION = re.compile(r"`septum [^`]*`|\bseptum [a-z][^\n,;()]*|(?<![\w-])--?[a-z][a-z-]*(?![\w-])")
@@ -82,3 +85,20 @@ def name_fields(text: str, fields: Mapping[str, str]) -> str:
 def format_bytes(count: float) -> str:
     """Return a size for messages, in powers of 1024: ``"1.3 GB"``, ``"640 MB"``."""
     return f"{count / (1 << 30):.1f} GB" if count >= 0.95 * (1 << 30) else f"{max(1, round(count / (1 << 20)))} MB"
+
+
+def as_keywords(text: str) -> str:
+    """Return a text with keywords in place of options of the command line: ``scale=2`` for ``--scale 2``."""
+    option = r"(?<![\w-])--([a-z][a-z-]*)( (?=-?\d))?"
+    return re.sub(option, lambda found: found[1].replace("-", "_") + ("=" if found[2] else ""), text)
+
+
+@contextmanager
+def keywords_in_errors() -> Iterator[None]:
+    """Name keywords, not options of the command line, in the errors of the body."""
+    try:
+        yield
+    except SeptumError as error:
+        error.given, error.expected, error.todo = map(as_keywords, (error.given, error.expected, error.todo))
+        error.args = (str(error),)
+        raise

@@ -17,7 +17,8 @@ from PIL import Image
 import septum
 from septum.arrays.instances import ObjectSettings
 from septum.arrays.normalize import NormalizeSettings
-from septum.errors import DataError, FileError, SeptumError, SeptumWarning, UsageError
+from septum.errors import DataError, FileError, ModelError, SeptumError, SeptumWarning, UsageError
+from septum.io.files import write_image
 from septum.nn.device import find_device
 from septum.nn.unet import UNet, UNetSettings, for_prediction
 from septum.prediction.model import Model, ModelHeader
@@ -46,6 +47,7 @@ def told(error: SeptumError) -> tuple[str, str, str]:
 
 ARRAYS: dict[str, Callable[[np.ndarray], Any]] = {
     "tensor": lambda a: torch.from_numpy(a.astype(np.float32)).requires_grad_(),
+    "bfloat16": lambda a: torch.from_numpy(a).bfloat16(),
     "Pillow": Image.fromarray,
     "nested list": lambda a: a.tolist(),
     "zarr": lambda a: zarr.array(a),
@@ -165,7 +167,7 @@ def test_an_unknown_output_is_refused_with_the_known_words(model: Model, output:
     with pytest.raises(UsageError) as caught:
         septum.predict(model, np.zeros((20, 24)), output=output)
     assert told(caught.value) == (
-        f"--output {output}",
+        "output=5" if output == 5 else f"output {output}",
         "one of labels, classes, probabilities",
         "leave it out for what the training masks held",
     )
@@ -237,7 +239,7 @@ def test_files_that_cannot_be_scored_are_warnings(
 
 def untrained(**shape: Any) -> Model:
     """Return a model of random weights."""
-    settings = UNetSettings(width=2, padding="same", **{"depths": (1, 1), **shape})
+    settings = UNetSettings(**{"padding": "same", "depths": (1, 1), "width": 2, **shape})
     header = ModelHeader(
         network=settings,
         normalization=NormalizeSettings(),
@@ -278,3 +280,82 @@ def test_letters_that_do_not_fit_an_array_are_refused(image: Any, axes: str, giv
         septum.predict(untrained(), image, axes=axes)
     assert caught.value.given == given
     assert caught.value.todo
+
+
+@pytest.mark.parametrize(
+    ("channels", "shape", "given", "todo"),
+    [
+        (
+            1,
+            (40, 56, 2),
+            "the image: 40 channels, as an array (40, 56, 2) is read by axes CYX",
+            "such as array[..., 0]",
+        ),
+        (
+            3,
+            (40, 56, 5),
+            "the image: 40 channels, as an array (40, 56, 5) is read by axes CYX",
+            "such as array[..., 0]",
+        ),
+        (1, (4, 40, 56), "the image: 4 channels, as an array (4, 40, 56) is read by axes CYX", "such as array[..., 0]"),
+        (3, (40, 56), "the image: 1 channel, as an array (40, 56) is read by axes YX", "save it in color"),
+    ],
+)
+def test_channels_that_do_not_fit_are_told_with_the_shape_of_the_array(
+    channels: int, shape: tuple[int, ...], given: str, todo: str
+) -> None:
+    array = np.random.default_rng(0).integers(0, 99, shape, np.uint8)
+    with pytest.raises(ModelError) as caught:
+        septum.predict(untrained(channels=channels), array)
+    assert caught.value.given == given
+    assert todo in caught.value.todo
+    assert "--" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({"scale": 0}, "scale=0"),
+        ({"object_size": -5}, "object_size=-5"),
+        ({"level": 0}, "level=0 with an array"),
+        ({"channel": 2}, "channel=2 with an array"),
+        ({"engine": "numpy"}, "engine numpy"),
+    ],
+)
+def test_errors_of_predict_name_its_keywords(options: dict[str, Any], given: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        septum.predict(untrained(), np.zeros((20, 24)), **options)
+    assert caught.value.given == given
+    assert "--" not in str(caught.value)
+
+
+def test_predict_reads_the_channel_that_is_named(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 99, (2, 20, 24), np.uint8)
+    write_image(tmp_path / "two.tif", pixels, axes="CYX")
+    found = septum.predict(untrained(), tmp_path / "two.tif", output="probabilities", channel="2")
+    np.testing.assert_array_equal(found, septum.predict(untrained(), pixels[1], output="probabilities"))
+
+
+def test_the_engine_is_chosen_for_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise Septum's engine computes as soon as enough work has added up, and the last bits change."""
+    model, image = untrained(width=8), np.random.default_rng(0).normal(size=(24, 32))
+    monkeypatch.setattr("septum.prediction.backend.LEAST_OPERATIONS", 0)
+
+    def probabilities(engine: Any) -> np.ndarray:
+        return septum.predict(model, image, output="probabilities", engine=engine)
+
+    by_torch, by_engine = probabilities("torch"), probabilities("septum")
+    assert 0 < np.abs(by_torch - by_engine).max() < 1e-4
+    assert model.engine == "auto"
+    usual = by_engine if model.choose().name == "septum" else by_torch
+    np.testing.assert_array_equal(probabilities("auto"), usual)
+    np.testing.assert_array_equal(probabilities("torch"), by_torch)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.7e308, 1e39])
+def test_pixels_that_are_not_finite_in_float32_are_refused(value: float) -> None:
+    image = np.random.default_rng(0).normal(100, 20, (20, 24))
+    image[3, 4] = value
+    for output in ("labels", "probabilities"):
+        with pytest.raises(DataError, match=r"the image: some pixels are NaN or infinite, or larger than 3\.4e38"):
+            septum.predict(untrained(), image, output=output)

@@ -232,6 +232,20 @@ def constant_ends(values: NDArray[np.floating[Any]]) -> list[float]:
     return ends
 
 
+def is_finite(image: NDArray[Any]) -> bool:
+    """Return True if all values are finite in float32, the type in which networks compute.
+
+    Parameters
+    ----------
+    image
+        ``(*A)`` of any shape, any real dtype and any values, NaN and infinity among them.
+    """
+    if image.dtype.kind != "f":
+        return True
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(image.astype(np.float32, copy=False)).all())
+
+
 def normalize(image: NDArray[np.generic], stats: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return ``(image - offset) / scale`` per channel, clipped to its limit.
 

@@ -87,6 +87,25 @@ def verified_engine(network: Network) -> VerifiedEngine:
     return VerifiedEngine(engine, max(one.rounding.difference for one in engines))
 
 
+@dataclass
+class Work:
+    """What a model has computed, and its engine as soon as it is built.
+
+    A copy, also one for another process, builds its own engine, which has threads.
+    """
+
+    operations: float = 0.0
+    engine: VerifiedEngine | None = None
+
+    def __reduce__(self) -> tuple[type[Work], tuple[float]]:
+        return Work, (self.operations,)
+
+    def verified(self, network: Network) -> VerifiedEngine:
+        """Return the engine of the network, which is always the same one."""
+        self.engine = self.engine or verified_engine(network)
+        return self.engine
+
+
 def select_backend(
     network: Network,
     device: Device,

@@ -27,14 +27,14 @@ from septum.arrays.instances import outline_threshold, quantize
 from septum.arrays.normalize import join_samples, sample_intensities
 from septum.arrays.resample import Resampled, resample_labels
 from septum.arrays.tiles import Readable
-from septum.axes import spatial
+from septum.axes import spatial, walked_axes
 from septum.errors import FileError
 from septum.io.formats import image_stem
 from septum.io.image import Image
 from septum.io.scratch import ShardedArray
 from septum.io.zarr_write import ZarrTarget, create_zarr
 from septum.prediction.block_store import Arrays, BlockTask, Work
-from septum.prediction.frames import ImageFrame, frame_spacing, split_frames, walked_axes, working_frame
+from septum.prediction.frames import ImageFrame, frame_spacing, split_frames, working_frame
 from septum.prediction.model import Model
 from septum.prediction.outputs import class_table, makes_objects, most_probable_class, smallest_integer
 from septum.prediction.tile_plan import CHUNK, block_regions

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.normalize import is_finite
 from septum.arrays.resample import Resampled, scaled_sides
 from septum.arrays.tiles import Readable
-from septum.axes import relative_spacing, spatial
+from septum.axes import relative_spacing, spatial, walked_axes
 from septum.errors import DataError, ModelError
 from septum.io.files import open_image
 from septum.io.image import Image
@@ -61,11 +62,10 @@ class ImageFrame:
         walked = dict(zip(walked_axes(self.source.axes, self.rank), self.place, strict=True))
         inside = dict(zip(spatial(self.source.axes)[-self.rank :], index[1:], strict=True))
         part = self.source[tuple(walked.get(a, inside.get(a, slice(None))) for a in self.source.axes)]
-        if part.dtype.kind == "f" and not np.isfinite(part).all():
-            where = self.source.name or "the image"
+        if not is_finite(part):
             raise DataError(
-                f"{where}: some pixels are NaN or infinite",
-                "finite intensities",
+                f"{self.source.name or 'the image'}: some pixels are NaN or infinite, or larger than 3.4e38",
+                "intensities that are finite in float32",
                 "replace them as training does: NaN by the median of the channel, infinity by its largest value",
             )
         return self._match_channels(part)[index[0]]
@@ -216,11 +216,6 @@ class ImageJob:
         return frame_spacing(self.source, self.model.rank, self.scale)
 
 
-def walked_axes(axes: str, rank: int) -> str:
-    """Return the axes along which an image is walked frame by frame: T, and Z for a model of images."""
-    return "".join(a for a in axes if a == "T" or (a == "Z" and rank == 2))
-
-
 def open_for_model(
     path: str | Path, model: Model, *, axes: str | None = None, selection: Selection = EVERYTHING
 ) -> tuple[Image, str]:
@@ -330,7 +325,9 @@ def _unfit(image: Image, model: Model) -> ModelError:
     else:
         lacking, expected = pluralize(given, "channel"), f"{pluralize(wanted, 'channel')}, as in training"
         otherwise = (
-            "name the channel that the model was trained on with --channel, by number from 1 or by name"
+            "take what the model was trained on, such as array[..., 0], or name the axes of the array with --axes"
+            if image.location is None and given > wanted
+            else "name the channel that the model was trained on with --channel, by number from 1 or by name"
             if wanted == 1
             else "save it in color if it was taken as the training images were; or train with some gray images too"
             if given == 1 and wanted == 3
@@ -338,6 +335,9 @@ def _unfit(image: Image, model: Model) -> ModelError:
             if given < wanted
             else f"name the {wanted} channels that the model was trained on with --channel, in their order"
         )
+    if image.location is None:
+        shape = tuple(dict(zip(image.axes, image.shape, strict=True)).get(a, 1) for a in image.file_axes)
+        lacking += f", as an array {shape} is read by axes {image.file_axes}"
     todo = f"if {fitting[1]}: --axes {fitting[0]}; else {otherwise}" if fitting else otherwise
     return ModelError(f"{where}: {lacking}", expected, todo)
 

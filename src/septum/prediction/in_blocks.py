@@ -9,6 +9,7 @@ from contextlib import closing
 from math import prod
 from typing import TYPE_CHECKING
 
+from septum.axes import walked_axes
 from septum.events import Event, Warned
 from septum.io.atomic import replace_folder
 from septum.io.formats import format_of
@@ -29,7 +30,7 @@ from septum.prediction.block_store import (
     start_work,
 )
 from septum.prediction.events import BlockDone, ImageDone, ImageStarted, ResultDetails, ShardDone
-from septum.prediction.frames import ImageJob, walked_axes
+from septum.prediction.frames import ImageJob
 from septum.prediction.outputs import work_folder
 from septum.prediction.tile_plan import own_block
 from septum.prediction.tiled import halved_text

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from septum.arrays.normalize import statistics
 from septum.arrays.tiles import Readable
-from septum.axes import spatial
+from septum.axes import spatial, walked_axes
 from septum.errors import DataError, SeptumError
 from septum.events import Event, Warned
 from septum.io.files import write_image
@@ -31,7 +31,6 @@ from septum.prediction.frames import (
     Scale,
     frame_spacing,
     split_frames,
-    walked_axes,
     working_frame,
 )
 from septum.prediction.memory import operations

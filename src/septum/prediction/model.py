@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import inf
 from os import PathLike
 from pathlib import Path
@@ -26,7 +25,7 @@ from septum.models.named import NAMES, Release, file_of, unknown_name
 from septum.nn.device import Device, find_device
 from septum.nn.ensemble import Ensemble, Network
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-from septum.prediction.backend import Choice, VerifiedEngine, select_backend, verified_engine
+from septum.prediction.backend import Choice, Work, select_backend
 from septum.prediction.domain_shift import TrainingDomain
 from septum.prediction.settings import Backend
 from septum.settings import MaskKind, Settings
@@ -137,16 +136,17 @@ class ModelHeader(Settings):
 
 @dataclass(frozen=True)
 class Model:
-    """A model ready to predict: in evaluation mode, batch normalization folded, on its device."""
+    """A model ready to predict: in evaluation mode, batch normalization folded, on its device.
+
+    `engine`: the code that computes it on a CPU; ``"auto"``: by rule, PyTorch until the work adds up to
+    `septum.prediction.backend.LEAST_OPERATIONS`. The results of the two differ in their last bits.
+    """
 
     header: ModelHeader
     network: Network
     device: Device
-    _done: list[float] = field(default_factory=lambda: [0.0], repr=False, compare=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled or copied: not the engine, which has threads and is built again where it is needed."""
-        return {name: value for name, value in self.__dict__.items() if name != "_verified"}
+    engine: Backend = "auto"
+    _work: Work = field(default_factory=Work, repr=False, compare=False)
 
     def choose(self, wanted: Backend = "auto", *, work: float = inf, coming: float = 0, room: float = inf) -> Choice:
         """Choose the code that computes the network; see `septum.prediction.backend.select_backend`.
@@ -154,23 +154,19 @@ class Model:
         The `work` of all calls is added up, and the work known to be `coming`: the engine may pay off for many small
         images although it does not for one.
         """
-        self._done[0] += work
+        self._work.operations += work
         return select_backend(
             self.network,
             self.device,
-            wanted=wanted,
-            work=self._done[0] + coming,
+            wanted=self.engine if wanted == "auto" else wanted,
+            work=self._work.operations + coming,
             room=room,
-            make=lambda: self._verified,
+            make=lambda: self._work.verified(self.network),
         )
 
     def computed_by(self, engine: bool) -> Network:
         """Return the CPU engine of the network if `engine` and the device is a CPU, else the network itself."""
-        return self._verified.engine if engine and self.device.torch.type == "cpu" else self.network
-
-    @cached_property
-    def _verified(self) -> VerifiedEngine:
-        return verified_engine(self.network)
+        return self._work.verified(self.network).engine if engine and self.device.torch.type == "cpu" else self.network
 
     @property
     def rank(self) -> int:

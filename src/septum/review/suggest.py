@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from septum.arrays.normalize import statistics
 from septum.arrays.resample import Resampled
+from septum.axes import walked_axes
 from septum.errors import DataError, SeptumError
 from septum.events import Event, Warned
 from septum.io.image import Image
 from septum.nn.ensemble import members_of
 from septum.prediction.events import ImageFailed
-from septum.prediction.frames import FoundScale, ImageFrame, open_for_model, split_frames, walked_axes, working_frame
+from septum.prediction.frames import FoundScale, ImageFrame, open_for_model, split_frames, working_frame
 from septum.prediction.memory import resident_bytes, usual_limit
 from septum.prediction.model import Model, open_model
 from septum.prediction.outputs import input_images
