@@ -88,7 +88,7 @@ def verified_engine(network: Network) -> VerifiedEngine:
 
 
 @dataclass
-class Work:
+class Workload:
     """What a model has computed, and its engine as soon as it is built.
 
     A copy, also one for another process, builds its own engine, which has threads.
@@ -97,8 +97,8 @@ class Work:
     operations: float = 0.0
     engine: VerifiedEngine | None = None
 
-    def __reduce__(self) -> tuple[type[Work], tuple[float]]:
-        return Work, (self.operations,)
+    def __reduce__(self) -> tuple[type[Workload], tuple[float]]:
+        return Workload, (self.operations,)
 
     def verified(self, network: Network) -> VerifiedEngine:
         """Return the engine of the network, which is always the same one."""

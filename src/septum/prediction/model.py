@@ -25,7 +25,7 @@ from septum.models.named import NAMES, Release, file_of, unknown_name
 from septum.nn.device import Device, find_device
 from septum.nn.ensemble import Ensemble, Network
 from septum.nn.unet import UNet, UNetSettings, for_prediction
-from septum.prediction.backend import Choice, Work, select_backend
+from septum.prediction.backend import Choice, Workload, select_backend
 from septum.prediction.domain_shift import TrainingDomain
 from septum.prediction.settings import Backend
 from septum.settings import MaskKind, Settings
@@ -146,7 +146,7 @@ class Model:
     network: Network
     device: Device
     engine: Backend = "auto"
-    _work: Work = field(default_factory=Work, repr=False, compare=False)
+    _work: Workload = field(default_factory=Workload, repr=False, compare=False)
 
     def choose(self, wanted: Backend = "auto", *, work: float = inf, coming: float = 0, room: float = inf) -> Choice:
         """Choose the code that computes the network; see `septum.prediction.backend.select_backend`.
