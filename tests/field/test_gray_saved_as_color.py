@@ -105,14 +105,15 @@ def test_equal_channels_of_an_array_are_read_as_one(cells: Cells, gray_model: Mo
     np.testing.assert_array_equal(found, septum.predict(gray_model, gray))
 
 
-def test_channels_that_differ_are_refused_without_a_word_of_axes(cells: Cells, gray_model: Model) -> None:
+def test_channels_that_differ_are_refused_with_the_shape_of_the_array(cells: Cells, gray_model: Model) -> None:
     gray, _ = cells(7)
     image = np.stack([gray, gray, gray])
     image[2, 3, 4] += 1
     with pytest.raises(ModelError) as caught:
         septum.predict(gray_model, image)
-    assert (caught.value.given, caught.value.expected) == ("the image: 3 channels", "1 channel, as in training")
-    assert "--axes" not in caught.value.todo
+    assert caught.value.given == f"the image: 3 channels, as an array {image.shape} is read by axes CYX"
+    assert caught.value.expected == "1 channel, as in training"
+    assert "--" not in caught.value.todo
 
 
 def test_a_difference_beyond_the_compared_pixels_is_found(tmp_path: Path, gray_model: Model) -> None:

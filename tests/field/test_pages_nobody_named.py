@@ -223,7 +223,7 @@ def test_a_model_reads_files_as_its_training_images_were_read(tmp_path: Path, ca
     assert [e.text for e in events if isinstance(e, Warned)] == [
         f"{path}: read with --axes {axes}, as the training images were"
     ]
-    with pytest.warns(SeptumWarning, match=f"--axes {axes}"):
+    with pytest.warns(SeptumWarning, match=f"read with axes {axes}"):
         result = septum.predict(learned, path)
     np.testing.assert_array_equal(result, septum.predict(plain, path, axes=axes))
     list(suggest(SuggestSettings(model=learned, inputs=(str(path),), out=tmp_path / "next")))

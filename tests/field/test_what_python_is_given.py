@@ -289,16 +289,21 @@ def test_letters_that_do_not_fit_an_array_are_refused(image: Any, axes: str, giv
             1,
             (40, 56, 2),
             "the image: 40 channels, as an array (40, 56, 2) is read by axes CYX",
-            "such as array[..., 0]",
+            "array[0] or array[..., 0]",
         ),
         (
             3,
             (40, 56, 5),
             "the image: 40 channels, as an array (40, 56, 5) is read by axes CYX",
-            "such as array[..., 0]",
+            "array[0] or array[..., 0]",
         ),
-        (1, (4, 40, 56), "the image: 4 channels, as an array (4, 40, 56) is read by axes CYX", "such as array[..., 0]"),
-        (3, (40, 56), "the image: 1 channel, as an array (40, 56) is read by axes YX", "save it in color"),
+        (
+            1,
+            (4, 40, 56),
+            "the image: 4 channels, as an array (4, 40, 56) is read by axes CYX",
+            "array[0] or array[..., 0]",
+        ),
+        (3, (40, 56), "the image: 1 channel", "save it in color"),
     ],
 )
 def test_channels_that_do_not_fit_are_told_with_the_shape_of_the_array(

@@ -321,12 +321,12 @@ def _unfit(image: Image, model: Model) -> ModelError:
     fitting = _fitting_axes(image, model)
     if model.rank == 3 and "Z" not in image.axes:
         lacking, expected = f"axes {image.file_axes}, no Z", "a volume, as the model was trained on volumes"
-        otherwise = "predict a volume, or train a model of images"
+        otherwise, of_array = "predict a volume, or train a model of images", False
     else:
         lacking, expected = pluralize(given, "channel"), f"{pluralize(wanted, 'channel')}, as in training"
         otherwise = (
-            "take what the model was trained on, such as array[..., 0], or name the axes of the array with --axes"
-            if image.location is None and given > wanted
+            "take what the model was trained on, array[0] or array[..., 0], or name the axes of the array with --axes"
+            if (of_array := image.location is None and given > wanted)
             else "name the channel that the model was trained on with --channel, by number from 1 or by name"
             if wanted == 1
             else "save it in color if it was taken as the training images were; or train with some gray images too"
@@ -335,7 +335,7 @@ def _unfit(image: Image, model: Model) -> ModelError:
             if given < wanted
             else f"name the {wanted} channels that the model was trained on with --channel, in their order"
         )
-    if image.location is None:
+    if of_array:
         shape = tuple(dict(zip(image.axes, image.shape, strict=True)).get(a, 1) for a in image.file_axes)
         lacking += f", as an array {shape} is read by axes {image.file_axes}"
     todo = f"if {fitting[1]}: --axes {fitting[0]}; else {otherwise}" if fitting else otherwise
