@@ -148,6 +148,15 @@ def test_a_comparison_uses_the_images_that_both_have(objects, tmp_path):
     assert result.failed == 1 and result.results[1].failures[0].name == "cell11.tif"
 
 
+@pytest.mark.parametrize(("stated", "metrics"), [("objects", "instances"), ("classes", "pixels")])
+def test_a_truth_that_states_its_kind_is_scored_by_it(tmp_path, stated, metrics):
+    images = {f"cell{k}": grid(ids=2) for k in range(3)}
+    predicted, truth = save(tmp_path / "predicted", images), save(tmp_path / "truth", images, labels=stated)
+    result = run(predicted, truth)
+    assert result.metrics == (metrics,)
+    assert ("as the files state" in result.notes[0]) == (stated == "objects") and "guess" not in result.notes[0]
+
+
 def test_classes_of_any_value_are_scored_as_pixels(tmp_path):
     random = np.random.default_rng(0)
     truth = (random.random((2, 20, 20)) < 0.4).astype(np.uint8) * 255
