@@ -378,7 +378,7 @@ def _opened(image: Any, model: Model, axes: str | None, selection: Selection) ->
         stored, message = open_for_model(Path(image), model, axes=axes, selection=selection)
         return stored.load(), str(image), message
     if selection != EVERYTHING:
-        todo = "leave it out; of an array take the channels, such as array[..., 0]"
+        todo = "take them from the array, such as array[..., 0]" if selection.channels else "leave it out"
         raise UsageError(f"{selection.options} with an array", "a file", todo)
     found = to_image(image, model.rank, model.header.network.channels, axes)
     return found, "the image", channel_note(found, model)

@@ -321,6 +321,7 @@ def test_channels_that_do_not_fit_are_told_with_the_shape_of_the_array(
     ("options", "given"),
     [
         ({"scale": 0}, "scale=0"),
+        ({"axes": "Z"}, "axes 'Z'"),
         ({"object_size": -5}, "object_size=-5"),
         ({"level": 0}, "level=0 with an array"),
         ({"channel": 2}, "channel=2 with an array"),
