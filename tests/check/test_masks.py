@@ -215,6 +215,8 @@ def test_nan_and_infinity_are_filled() -> None:
     assert np.isnan(image[0, 0, 1])  # the array of the caller is unchanged
     whole = np.ones((1, 2, 2), np.float32)
     assert fill_holes(whole) is whole
+    beyond = np.array([[[1, -1.7e308, 3], [4, 1e39, 2]]])  # infinite in float32, in which networks compute
+    np.testing.assert_array_equal(fill_holes(beyond), [[[1, 1, 3], [4, 4, 2]]])
 
 
 @settings(max_examples=25, deadline=None)

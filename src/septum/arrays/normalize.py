@@ -232,18 +232,24 @@ def constant_ends(values: NDArray[np.floating[Any]]) -> list[float]:
     return ends
 
 
-def is_finite(image: NDArray[Any]) -> bool:
-    """Return True if all values are finite in float32, the type in which networks compute.
+def finite_pixels(image: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which values are finite in float32, the type in which networks compute.
 
     Parameters
     ----------
     image
         ``(*A)`` of any shape, any real dtype and any values, NaN and infinity among them.
+
+    Returns
+    -------
+    ndarray
+        ``(*A)`` bool, True for finite values.
     """
     if image.dtype.kind != "f":
-        return True
+        return np.ones(image.shape, np.bool_)
     with np.errstate(over="ignore"):
-        return bool(np.isfinite(image.astype(np.float32, copy=False)).all())
+        finite: NDArray[np.bool_] = np.isfinite(image.astype(np.float32, copy=False))
+    return finite
 
 
 def normalize(image: NDArray[np.generic], stats: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from septum.arrays.normalize import intensity_curve, quantiles
+from septum.arrays.normalize import finite_pixels, intensity_curve, quantiles
 from septum.check.alignment import find_order
 from septum.check.boundary_agreement import (
     Agreement,
@@ -183,8 +183,8 @@ def _image_statistics(image: Image, frames: NDArray[Any], parts: Survey | None =
     """Compute the statistics of an image from its frames; with `parts` of pixels ``(1, C, n)`` spread over it."""
     holes = 0
     if frames.dtype.kind == "f":
-        holes = frames.size - int(np.count_nonzero(np.isfinite(frames)))
-    values = frames[np.isfinite(frames)] if holes else frames.reshape(-1)
+        holes = frames.size - int(np.count_nonzero(finite_pixels(frames)))
+    values = frames[finite_pixels(frames)] if holes else frames.reshape(-1)
     if not values.size:
         values = np.zeros(1)
     if parts is None:

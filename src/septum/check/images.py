@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from septum.arrays.normalize import finite_pixels
 from septum.check.issues import IssueKind, Observation, format_shape
 from septum.check.statistics import ImageStatistics, MaskStatistics, PairStatistics
 from septum.errors import DataError
@@ -284,7 +285,7 @@ def kind_of_planes(mask: Image, grid: Grid | None) -> Literal["", "pages", "uncl
 
 
 def fill_holes(image: NDArray[Any]) -> NDArray[Any]:
-    """Replace NaN and infinite values.
+    """Replace NaN and values that are infinite in float32.
 
     NaN becomes the median of the channel's finite values, so that a hole looks like an ordinary place; plus and minus
     infinity become the largest and the smallest finite value, as if the detector had saturated.
@@ -300,13 +301,14 @@ def fill_holes(image: NDArray[Any]) -> NDArray[Any]:
         ``(C, *S)``, same dtype, finite; the same array if there is nothing to replace. A channel without a finite value
         becomes 0.
     """
-    if image.dtype.kind != "f" or np.isfinite(image).all():
+    if image.dtype.kind != "f" or finite_pixels(image).all():
         return image
     filled = image.copy()
     for channel in filled:
-        finite = channel[np.isfinite(channel)]
+        finite = channel[finite_pixels(channel)]
         low, middle, high = (finite.min(), np.median(finite), finite.max()) if finite.size else (0, 0, 0)
-        np.nan_to_num(channel, copy=False, nan=float(middle), posinf=float(high), neginf=float(low))
+        channel[np.isnan(channel)] = middle
+        np.clip(channel, low, high, out=channel)
     return filled
 
 
