@@ -67,8 +67,10 @@ def test_a_misspelled_path_is_answered_with_the_most_similar_one(
     for given, meant in (
         ("new/imags", "new/images"),
         ("nwe/images", "new/images"),
+        ("new/a.tif", "new/a.png"),
         (tmp_path / "new/A.png", tmp_path / "new/a.png"),
     ):
         assert check_spelling(Path(given)) == f"did you mean: {Path(meant)}?"
-    for given in ("other", "nwe/nothing", "new/a.png/b"):
+    (tmp_path / "new/im7.png").touch()
+    for given in ("other", "nwe/nothing", "new/a.png/b", "new/im99.png"):
         assert check_spelling(Path(given)) == "check the spelling"

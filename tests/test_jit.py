@@ -56,3 +56,13 @@ def test_compiling_is_told_once_for_a_loop_and_those_that_it_calls(
         assert outer(3) == 8
         assert outer(4) == 10
     assert told == [True, False]
+
+
+def test_loops_run_without_numba_where_its_compiler_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
+
+    @lazy_jit
+    def twice(x):
+        return 2 * x
+
+    assert twice(4) == 8

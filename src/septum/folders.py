@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from septum.words import most_similar
+
+_MOST_NAMES = 5000  # of a folder that are compared with a misspelled one
 
 
 def below(
@@ -65,16 +69,23 @@ def leads_nowhere(path: Path) -> bool:
     return False
 
 
+def _letters(name: str) -> str:
+    return re.sub(r"\d+", "0", name)
+
+
 def check_spelling(path: Path) -> str:
     """Return what to do about a path that does not exist: take the most similar one that does, if there is one."""
     there = path
     while not there.exists() and there.parent != there:
         wrong, there = there.name, there.parent
         try:
-            similar = most_similar(wrong, [one.name for one in there.iterdir()] if there.is_dir() else [])
+            names = list(islice((one.name for one in there.iterdir()), _MOST_NAMES)) if there.is_dir() else []
         except OSError:
             break
-        if similar is not None and (meant := there / similar / path.relative_to(there / wrong)).exists():
+        # Suffixes, which many files share, make no name similar; im7.png is no misspelled im99.png.
+        known = {Path(name).stem.casefold(): name for name in names if _letters(name) != _letters(wrong)}
+        similar = most_similar(Path(wrong).stem.casefold(), known)
+        if similar is not None and (meant := there / known[similar] / path.relative_to(there / wrong)).exists():
             return f"did you mean: {meant}?"
     return "check the spelling"
 

@@ -25,8 +25,9 @@ def lazy_jit(function: Function) -> Function:
         machine_code = njit(cache=True, nogil=True)(function)
     except RuntimeError:  # "no locator available": no folder for the cache is writable
         machine_code = njit(nogil=True)(function)
-    cache = machine_code._cache  # numba has no public name for it, and an error of its files would end the program
-    for name in ("load_overload", "save_overload"):
+    # Numba has no public name for its cache, and an error of the files there would end the program.
+    cache = getattr(machine_code, "_cache", None)  # none where NUMBA_DISABLE_JIT leaves the function as it is
+    for name in ("load_overload", "save_overload") if cache is not None else ():
         setattr(cache, name, _or_none(getattr(cache, name)))
     compiled: Function = machine_code
     return compiled

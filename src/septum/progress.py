@@ -79,8 +79,9 @@ class Progress:
         self._percent = -100.0  # of the last plain line
         self._working = (waiting, time.monotonic())  # what runs, and since when
         self._counted: tuple[float, int, str] | None = None  # what was counted last, if nothing else runs since then
-        self._compiled_s = 0.0  # no part of a rate
-        self._compiling: tuple[float, str] | None = None  # since when, and what ran before
+        self._before: str | None = None  # what ran before loops are compiled
+        # Since when the clock of rates stands still, None if it goes, and the seconds that it stood still before.
+        self._still: tuple[float | None, float] = (None, 0.0)
         self._listening = ExitStack()
         self._begun = self._printed = time.monotonic()
         self._most = 0.0  # done so far: the count never falls
@@ -118,14 +119,14 @@ class Progress:
         """Say what runs from now on, in which nothing is counted: on a terminal at once, elsewhere if it takes long."""
         self._counted = None
         self._run(text, time.monotonic())
-        if self._compiling is None:
+        if self._before is None:
             self._note(text)
 
     def _run(self, text: str, now: float) -> None:
-        if self._compiling is None:
+        if self._before is None:
             self._working = (text, now)
         else:
-            self._compiling = (self._compiling[0], text)
+            self._before = text
 
     def _note(self, text: str) -> None:
         if self._bar is not None and self._task is not None:
@@ -134,24 +135,23 @@ class Progress:
             self._mark.update(text)
 
     def _compile(self, compiling: bool) -> None:
-        """Say that loops are compiled, and leave that time out of the rate."""
+        """Say that loops are compiled, and leave that time out of the rate unless other threads count meanwhile."""
         now = time.monotonic()
+        since, still_s = self._still
         if compiling:
-            self._compiling = (now, self._working[0])
-            self._working = (COMPILING, now)
+            self._still = (now, still_s)
+            self._before, self._working = self._working[0], (COMPILING, now)
             self._note(COMPILING)
-        elif self._compiling is not None:
-            since, before = self._compiling
-            self._compiled_s += now - since
-            self._compiling = None
+        elif self._before is not None:
+            self._still = (None, still_s + (0.0 if since is None else now - since))
+            before, self._before = self._before, None
             self._run(before, now)
             self._note(before if self._counted is None else self._counted[2])
 
     def _clock(self) -> float:
-        """Return seconds that pass while nothing is compiled."""
-        if self._compiling is not None:
-            return self._compiling[0] - self._compiled_s
-        return time.monotonic() - self._compiled_s
+        """Return seconds, without those in which loops were compiled and nothing else was done."""
+        since, still_s = self._still
+        return (time.monotonic() if since is None else since) - still_s
 
     def _break_silence(self) -> None:
         """Print what runs and since when, whenever nothing has happened for a while."""
@@ -160,7 +160,7 @@ class Progress:
             now = time.monotonic()
             if not text or now - self._printed < self._longest_silence(now):
                 continue
-            if self._counted is not None and self._compiling is None and now - since < SILENT_S:
+            if self._counted is not None and self._before is None and now - since < SILENT_S:
                 self._print(self._line(*self._counted))
             else:
                 self._print(f"{text} ... {format_seconds(now - since)}")
@@ -193,6 +193,7 @@ class Progress:
     def _count(self, done: float, total: int, note: str) -> None:
         if self.quiet:
             return
+        self._still = (None, self._still[1])
         now, clock = time.monotonic(), self._clock()
         done = self._most = max(done, self._most)
         self._run(f"{int(done)}/{total} {self.unit}", now)

@@ -141,7 +141,6 @@ def test_the_time_of_compiling_is_said_and_is_no_part_of_the_rate(
         clock[0] += 60.0
         while "compiling" not in (said := capsys.readouterr().err):
             threading.Event().wait(0.05)
-        progress.show(0.5, 4, note="a.png")
         tell(False)
         clock[0] += 2.0
         progress.show(1, 4, note="a.png")
@@ -149,6 +148,21 @@ def test_the_time_of_compiling_is_said_and_is_no_part_of_the_rate(
     assert capsys.readouterr().err.splitlines()[-1] == "1/4 images  2.0 s/image  6.0 s left  a.png"
     tell(True)  # nobody listens any more
     tell(False)
+
+
+def test_a_job_that_goes_on_while_another_thread_compiles_has_its_true_rate(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    with Progress("steps") as progress:
+        progress.show(0, 100)
+        tell(True)
+        for step in range(1, 41):
+            clock[0] += 0.5
+            progress.show(step, 100)
+        tell(False)
+        clock[0] += 5.0
+        progress.show(50, 100)
+    assert capsys.readouterr().err.splitlines()[-1] == "50/100 steps  2.0 steps/s  25 s left"
 
 
 def test_a_slow_job_that_counts_shows_its_rate_between_the_lines_of_ten_percent(
