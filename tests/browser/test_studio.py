@@ -319,3 +319,41 @@ def test_a_stroke_before_the_labels_are_loaded_is_refused_in_words(hands: Hands,
     hands.drag((24, 24), (24, 26))
     hands.saved()
     assert labels(folder)[24, 24] > 0 and len(np.unique(labels(folder))) == 2
+
+
+def test_a_mask_that_is_read_while_its_image_is_open_shares_no_number_with_a_new_object(
+    browser: Any, studio: Studio, folder: Path
+) -> None:
+    context = browser.new_context(viewport={"width": 800, "height": 480})
+    hands, second = Hands(context.new_page()), Hands(context.new_page())
+    hands.open(studio.address)
+    mask = np.zeros((128, 128), np.uint8)
+    mask[76:92, 76:92] = 1
+    (folder / "masks").mkdir(exist_ok=True)
+    write_image(folder / "masks" / "a.tif", mask, axes="YX")
+    second.open(studio.address)  # the list is made again
+    hands.page.mouse.move(*hands.at(85, 85))
+    hands.told("object 1", "where")
+    hands.page.wait_for_timeout(300)
+    hands.radius(6)
+    hands.drag((24, 24), (24, 26))
+    hands.saved()
+    found = labels(folder)
+    assert found[85, 85] == 1 and found[24, 24] > 1
+    assert not hands.errors and not second.errors
+    context.close()
+
+
+def test_the_page_shows_what_was_read_while_it_opened_its_first_image(hands: Hands, folder: Path) -> None:
+    (folder / "masks").mkdir(exist_ok=True)
+    for name in ("a.tif", "b.tif"):
+        write_image(folder / "masks" / name, np.pad(np.ones((9, 9), np.uint8), (20, 99)), axes="YX")
+    address = Studio(folder).address
+    held: list[Any] = []
+    hands.page.route("**/api/image/*", lambda route: held.append(route))
+    hands.page.goto(address)
+    hands.page.wait_for_timeout(4000)  # the masks are read meanwhile
+    while held:
+        held.pop().continue_()
+    hands.page.unroute("**/api/image/*")
+    hands.until("[...document.getElementById('images').options].every((one) => one.text.includes('(1)'))")

@@ -74,16 +74,20 @@ class Page {
   }
 
   private async loadFolder(): Promise<void> {
-    this.folder = await api.folder();
-    this.listImages();
-    const live = this.folder.live;
+    const { live } = await this.renewFolder();
     choice("kind").value = live.kind;
     el("class-row").hidden = live.kind === "objects";
-    this.listModels(this.folder.models);
-    this.showLive(live);
-    if (this.folder.job) this.showJob(this.folder.job);
     if (this.passedOver().length > 0) this.say(this.passedOver().join("\n"));
     this.enable();
+  }
+
+  private async renewFolder(): Promise<api.Folder> {
+    this.folder = await api.folder();
+    this.listImages();
+    this.listModels(this.folder.models);
+    this.showLive(this.folder.live);
+    if (this.folder.job) this.showJob(this.folder.job);
+    return this.folder;
   }
 
   private passedOver(): string[] {
@@ -968,8 +972,11 @@ class Page {
       stream.addEventListener(topic, (event) => take(JSON.parse((event as MessageEvent<string>).data) as T));
     on("hello", () => {
       if (this.lost) this.loadAgain(); // the server was started again: the page shows its state
-      // Nobody has told what another window painted between the load of the page and this stream.
-      else this.later((this.tiles?.places ?? []).map(({ ty, tx }): [number, number, number] => [ty, tx, Infinity]));
+      // Nobody has told what has changed between the load of the page and this stream.
+      else {
+        this.later((this.tiles?.places ?? []).map(({ ty, tx }): [number, number, number] => [ty, tx, Infinity]));
+        this.renewFolder().catch((error: unknown) => this.say((error as Error).message));
+      }
     });
     stream.onerror = () => {
       this.lost = true;
@@ -980,8 +987,14 @@ class Page {
       api.folder().catch((error: unknown) => this.say((error as Error).message));
       setTimeout(() => this.listen(), AGAIN_MS);
     };
-    on<{ image: string; t: number; z: number; tiles: [number, number, number][]; objects: number }>("labels", (data) => {
+    type Labels = { image: string; t: number; z: number; tiles: [number, number, number][]; objects: number; read: boolean };
+    on<Labels>("labels", (data) => {
       this.count(data.image, data.objects);
+      // Objects of a mask that was read may have these numbers.
+      if (data.read && data.image === this.info?.id && this.reserved.length > 0) {
+        this.reserved = [];
+        void this.reserve();
+      }
       if (data.image === this.info?.id && data.t === this.t && data.z === this.z) this.later(data.tiles);
     });
     on<{ image: string; t: number; z: number; share: number }>("levels", (data) => {

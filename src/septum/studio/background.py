@@ -11,7 +11,7 @@ from septum.errors import SeptumError
 from septum.io.files import open_image
 from septum.studio import masks
 from septum.studio.hub import Hub
-from septum.studio.label_store import Edit, EditConflictError, LabelStore
+from septum.studio.label_store import READ, Edit, EditConflictError, LabelStore
 from septum.studio.project import Entry, Project
 from septum.studio.pyramid import Pyramid
 from septum.words import pluralize
@@ -27,11 +27,15 @@ _TELL_S = 1.0  # the pages are told how many masks are left
 
 
 def tell_labels(hub: Hub, store: LabelStore, entry: Entry, done: Edit | None) -> None:
-    """Tell all pages which tiles of an image an edit has changed, and how many objects it has now."""
+    """Tell all pages which tiles of an image an edit has changed, and how many objects it has now.
+
+    A mask that was read may hold the numbers that a page has reserved for new objects: the page must ask for others.
+    """
     objects = store.counts(entry.name).get(entry.name, 0)
     for one in () if done is None else (done, *done.others):
         tiles = [[*place, version] for place, version in one.versions.items()]
-        hub.send("labels", image=entry.id, t=one.plane.t, z=one.plane.z, tiles=tiles, objects=objects)
+        read = one.name == READ
+        hub.send("labels", image=entry.id, t=one.plane.t, z=one.plane.z, tiles=tiles, objects=objects, read=read)
 
 
 @dataclass(frozen=True)
