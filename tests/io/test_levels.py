@@ -223,7 +223,7 @@ def test_a_model_of_a_level_predicts_that_level_and_says_so(tmp_path: Path) -> N
         results[name] = read_image(tmp_path / f"out {name}" / "a.ome.tif")
         assert (results[name].shape, results[name].pixel_size_um) == ((1, 48, 64), {"Y": 2.0, "X": 2.0})
         np.testing.assert_array_equal(results[name].array, results["learned"].array)
-    with pytest.warns(septum.errors.SeptumWarning, match="read with --level 2, as in training"):
+    with pytest.warns(septum.errors.SeptumWarning, match="read with level=2, as in training"):
         array = septum.predict(tmp_path / "level", data / "images" / "a.ome.tif", scale=1)
     np.testing.assert_array_equal(array, results["learned"].array[0])
     with pytest.warns(septum.errors.UnfamiliarImageWarning, match="4 times smaller than in training"):

@@ -86,5 +86,5 @@ def test_a_model_reads_the_channel_that_it_was_trained_on(tmp_path: Path, disks:
     three = tmp_path / "three.tif"
     write_image(three, STACK[:3], axes="CYX")
     other = septum.train(disks / "images", disks / "masks", out=tmp_path / "gray", **common)
-    with pytest.raises(ModelError, match="with --channel, by number"):
+    with pytest.raises(ModelError, match="give channel, by number"):
         septum.predict(other, three)

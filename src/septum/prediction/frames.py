@@ -327,7 +327,7 @@ def _unfit(image: Image, model: Model) -> ModelError:
         otherwise = (
             "take what the model was trained on, array[0] or array[..., 0], or name the axes of the array with --axes"
             if (of_array := image.location is None and given > wanted)
-            else "name the channel that the model was trained on with --channel, by number from 1 or by name"
+            else "give --channel, by number from 1 or by name: the one that the model was trained on"
             if wanted == 1
             else "save it in color if it was taken as the training images were; or train with some gray images too"
             if given == 1 and wanted == 3
