@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -67,6 +67,11 @@ def leads_nowhere(path: Path) -> bool:
     except OSError as error:
         return error.errno in (errno.ENOENT, errno.ENOTDIR)
     return False
+
+
+def rivals_there(rivals: Sequence[Path]) -> Sequence[Path]:
+    """Return, of several files that fit one place, those that are no links that lead nowhere; all if all are."""
+    return (len(rivals) > 1 and [path for path in rivals if not leads_nowhere(path)]) or rivals
 
 
 def _letters(name: str) -> str:

@@ -385,6 +385,14 @@ def test_a_label_image_never_takes_the_intensities_of_another_image(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_link_that_leads_nowhere_is_left_where_another_image_has_the_name(tmp_path: Path) -> None:
+    flat(tmp_path / "labels" / "a.png", 1)
+    flat(tmp_path / "images" / "a.png", 7)
+    (tmp_path / "images" / "a.tif").symlink_to("nothing.tif")
+    convert(tmp_path / "labels", tmp_path / "out", ("tables",), images=tmp_path / "images")
+    assert means(tmp_path / "out") == [("a.png", "7.0")]
+
+
 def test_two_files_belong_together_whatever_their_names(tmp_path: Path) -> None:
     flat(tmp_path / "b.png", 1)
     flat(tmp_path / "a.png", 7)

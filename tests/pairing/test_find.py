@@ -33,6 +33,11 @@ def refused(*data: Path, kind: type[SeptumError]) -> SeptumError:
     return raised.value
 
 
+def dead(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).symlink_to("../.git/annex/objects/nothing")
+
+
 @pytest.mark.parametrize("images", ["images", "Images", "image", "imgs"])
 @pytest.mark.parametrize("masks", ["masks", "LABELS", "annotations", "gt", "Ground_Truth"])
 def test_a_folder_with_images_and_masks(tmp_path: Path, images: str, masks: str) -> None:
@@ -384,3 +389,29 @@ def test_a_folder_that_several_links_lead_to_gives_pairs_for_each(tmp_path: Path
     for link, target in (("p1", "p1"), ("p2", "p1/sub")):
         (tmp_path / "visits" / "images" / link).symlink_to(tmp_path / "pool" / target)
     assert partners(find_pairs([tmp_path / "visits"])) == {"a.png": "a.png", "b.png": "b.png"}
+
+
+@pytest.mark.parametrize(
+    ("there", "gone"),
+    [
+        (["images/a.png", "masks/a.png"], "images/a.tif"),
+        (["images/a.png", "masks/a.png"], "masks/a.tif"),
+        (["images/a.png", "masks/a_mask.png"], "masks/a.tif"),
+        (["images/a_img.png", "masks/a.png"], "images/a_raw.tif"),
+        (["a.png", "a_mask.png"], "a_mask.tif"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_left_where_another_file_fits(tmp_path: Path, there: list[str], gone: str) -> None:
+    touch(tmp_path, *there)
+    dead(tmp_path, gone)
+    pairing = find_pairs([tmp_path])
+    assert [(p.image, p.mask) for p in pairing.pairs] == [tuple(tmp_path / name for name in there)]
+    assert [*pairing.unmatched_images, *pairing.unmatched_masks] == [tmp_path / gone]
+
+
+def test_links_that_lead_nowhere_are_counted_where_nothing_else_fits(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "masks/b.png")
+    dead(tmp_path, "images/b.png", "masks/a.png")
+    assert partners(find_pairs([tmp_path])) == {"a.png": "a.png", "b.png": "b.png"}
+    dead(tmp_path, "images/b.tif")
+    assert "2 images fit the mask b.png" in refused(tmp_path, kind=DataError).given

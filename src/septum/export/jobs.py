@@ -12,6 +12,7 @@ from septum.errors import SeptumError, UsageError
 from septum.events import Event
 from septum.export.results import Exported, Exporter, LabelFile
 from septum.export.settings import ConvertAndExportSettings, PredictAndExportSettings
+from septum.folders import rivals_there
 from septum.io.atomic import as_error
 from septum.io.files import list_images
 from septum.io.formats import format_of, format_path, image_stem, is_zarr
@@ -241,7 +242,7 @@ def _partner(path: Path, images: Mapping[str, Sequence[Path]], place: Path) -> P
     """Return the only image, of those by their stems, whose name is that of a label image or its longest beginning."""
     stem = image_stem(path)
     begins = (stem[:end] for end in range(len(stem), 0, -1) if not stem[end : end + 1].isalnum())
-    found = next((images[begin] for begin in begins if begin in images), ())
+    found = rivals_there(next((images[begin] for begin in begins if begin in images), ()))
     if len(found) == 1:
         return found[0]
     if found:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from septum.errors import DataError
-from septum.folders import below
+from septum.folders import below, rivals_there
 from septum.io.annotations.drawing import Drawing
 from septum.io.annotations.formats import drawn_format, place_of, read_drawing, read_drawings, split_place
 from septum.io.annotations.texts import text
@@ -145,7 +145,8 @@ def _listed(drawing: Drawing, by_name: dict[str, list[Path]]) -> Path | None:
     found = by_name.get(name) or by_name.get(_folded(image_stem(Path(name)))) or []
     if len(found) > 1:
         found = [image for image in found if f"/{_folded(image.as_posix())}".endswith(f"/{stated}")]
-    return found[0] if len(found) == 1 else None
+    there = rivals_there(found)
+    return there[0] if len(there) == 1 else None
 
 
 def _match_single(matches: Matches, all_images: Sequence[Path], files: Sequence[Path], roots: Sequence[Path]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from septum.errors import DataError
+from septum.folders import rivals_there
 from septum.io.formats import format_path, image_stem, natural_key
 from septum.words import join_words
 
@@ -87,6 +88,8 @@ def match(images: Sequence[Path], masks: Sequence[Path]) -> Matches:
     (``cell_1 ...``, ``truth1 ...``), as whole numbers: 1 never matches 10. If none fits then, a beginning or an ending
     that all files of one kind have in common is left out (``a_pred``, ``b_pred``).
 
+    A link that leads nowhere is left where another file fits as well.
+
     Raises
     ------
     DataError
@@ -98,9 +101,11 @@ def match(images: Sequence[Path], masks: Sequence[Path]) -> Matches:
         seconds = [m for m in seconds if mask_key(m) in firsts]
     else:
         seconds = []
+    firsts_by = _by_key(sorted(set(masks) - set(seconds), key=natural_key), mask_key)
+    fitting = [mask for rivals in firsts_by.values() for mask in rivals_there(rivals)]
     matches = Matches(
         images_left=sorted(images, key=natural_key),
-        masks_left=sorted(set(masks) - set(seconds), key=natural_key),
+        masks_left=sorted(fitting, key=natural_key),
         seconds=sorted(seconds, key=natural_key),
     )
     _take(matches, lambda p: composed(image_stem(p)), lambda p: composed(image_stem(p)))
@@ -116,21 +121,25 @@ def match(images: Sequence[Path], masks: Sequence[Path]) -> Matches:
         if mask_key(mask) in taken:
             image, other = taken[mask_key(mask)]
             raise _ambiguous("masks", [other, mask], "image", image)
+    dead = {mask for rivals in firsts_by.values() for mask in rivals} - set(fitting)
+    matches.masks_left = sorted(dead.union(matches.masks_left), key=natural_key)
     matches.pairs.sort(key=lambda pair: natural_key(pair[0]))
     return matches
 
 
 def _take(matches: Matches, key_image: Callable[[Path], str], key_mask: Callable[[Path], str]) -> None:
     """Move files of equal keys from the files without a partner to the pairs."""
-    images, masks = _by_key(matches.images_left, key_image), _by_key(matches.masks_left, key_mask)
-    for key in (key for key in images if key in masks):
-        if len(images[key]) > 1:
-            raise _ambiguous("images", images[key], "mask", masks[key][0])
-        if len(masks[key]) > 1:
-            raise _ambiguous("masks", masks[key], "image", images[key][0])
-        matches.pairs.append((images[key][0], masks[key][0]))
-    matches.images_left = [p for p in matches.images_left if key_image(p) not in masks]
-    matches.masks_left = [p for p in matches.masks_left if key_mask(p) not in images]
+    all_images, all_masks = _by_key(matches.images_left, key_image), _by_key(matches.masks_left, key_mask)
+    for key in (key for key in all_images if key in all_masks):
+        images, masks = rivals_there(all_images[key]), rivals_there(all_masks[key])
+        if len(images) > 1:
+            raise _ambiguous("images", images, "mask", masks[0])
+        if len(masks) > 1:
+            raise _ambiguous("masks", masks, "image", images[0])
+        matches.pairs.append((images[0], masks[0]))
+    paired = [set(files) for files in zip(*matches.pairs, strict=True)] or [set[Path](), set[Path]()]
+    matches.images_left = [p for p in matches.images_left if p not in paired[0]]
+    matches.masks_left = [p for p in matches.masks_left if p not in paired[1]]
 
 
 def _by_key(paths: Sequence[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
