@@ -228,7 +228,7 @@ def test_a_model_of_a_level_predicts_that_level_and_says_so(tmp_path: Path) -> N
     np.testing.assert_array_equal(array, results["learned"].array[0])
     with pytest.warns(septum.errors.UnfamiliarImageWarning, match="4 times smaller than in training"):
         assert septum.predict(tmp_path / "level", data / "images" / "a.ome.tif", scale=1, level=0).shape == SIDES
-    with pytest.raises(UsageError, match="--level 1 with an array"):
+    with pytest.raises(UsageError, match="level=1 with an array"):
         septum.predict(tmp_path / "level", np.zeros((3, 64, 64), np.uint8), level=1)
 
 
