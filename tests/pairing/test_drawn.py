@@ -88,6 +88,34 @@ def test_images_that_a_file_lists_have_their_objects_whatever_their_names(
         assert read_drawing(pair.mask).image == pair.image.name
 
 
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        (["a  b.tif", "c.tif "], ["a b.tif", "c.tif"]),
+        (["a  b.tif", "a b.tif"], ["a b.tif"]),
+        (["a  b.tif", "a   b.tif", "c.tif"], ["c.tif"]),
+    ],
+)
+def test_names_that_differ_in_white_space_alone_fit_where_no_other_one_does(
+    tmp_path: Path, listed: list[str], expected: list[str]
+) -> None:
+    for name in ("a b.tif", "c.tif"):
+        image(tmp_path / name)
+    coco(tmp_path / "cells.json", [{"file_name": name} for name in listed])
+    pairing = find_pairs([tmp_path])
+    assert [pair.image.name for pair in pairing.pairs] == expected
+    assert len(pairing.unmatched_masks) == len(listed) - len(expected)
+
+
+def test_labelme_names_its_image_also_with_other_white_space(tmp_path: Path) -> None:
+    for name in ("a b.tif", "a  b.tif", "c.tif"):
+        image(tmp_path / name)
+    for name, stated in (("x", "a b.tif"), ("y", "a  b.tif"), ("z", "c.tif ")):
+        content = {"shapes": [{"shape_type": "polygon", "points": [[1, 1], [5, 1], [5, 5]]}], "imagePath": stated}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert names(find_pairs([tmp_path])) == [("a  b.tif", "y.json"), ("a b.tif", "x.json"), ("c.tif", "z.json")]
+
+
 @pytest.mark.parametrize("more", [[{}, {}], [{"t": 0, "z": 0}, {"t": 0, "z": 0}], [{"t": 0, "z": 0}, {"z": 1}]])
 def test_a_file_that_lists_an_image_twice_says_so(tmp_path: Path, more: list[dict[str, int]]) -> None:
     image(tmp_path / "s.tif")

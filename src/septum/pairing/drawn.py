@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from septum.errors import DataError
 from septum.folders import below, rivals_there
 from septum.io.annotations.drawing import Drawing
 from septum.io.annotations.formats import drawn_format, place_of, read_drawing, read_drawings, split_place
-from septum.io.annotations.texts import text
+from septum.io.annotations.texts import by_folded, folded, text
 from septum.io.formats import format_path, image_stem, image_suffix, is_zarr, natural_key
 from septum.pairing.folders import BySubfolder, match_by_subfolder, subfolder_key
 from septum.pairing.grouping import make_pairing
@@ -80,7 +80,8 @@ def _renamed(pair: Pair, taken: set[str]) -> Pair:
 def match_drawn(images: Sequence[Path], files: Sequence[Path], *roots: Path) -> Matches:
     """Match images with files of drawn objects.
 
-    A file that lists its images (COCO, CVAT) belongs to those: by path, by name, or by name without suffix. Others are
+    A file that lists its images (COCO, CVAT) belongs to those: by path, by name, by name without suffix, or by a name
+    that differs in white space alone. Others are
     matched by their names as masks are; ``a.tif.geojson``, ``a_seg.npy`` and ``a_RoiSet.zip`` belong to ``a.tif``. The
     only file of a folder, or of all folders, belongs to the only image there whatever its name.
 
@@ -124,13 +125,14 @@ def _match_listed(matches: Matches, path: Path, images: Sequence[Path]) -> None:
     if len(drawings) == 1 == len(images) and not drawings[0].image:
         by_name[""] = list(images)
     owners = dict(matches.pairs)
-    for drawing in drawings:
-        found = _listed(drawing, by_name)
+    listed = _with_folded(drawings, [_listed(one, by_name) for one in drawings], images)
+    for drawing, found in zip(drawings, listed, strict=True):
         if found is None:
             matches.masks_left.append(place_of(path, drawing))
             continue
         if found in owners and split_place(owners[found])[0] == path:
-            raise _listed_twice(found, path, [text(one.image) for one in drawings if _listed(one, by_name) == found])
+            names = [text(one.image) for one, its in zip(drawings, listed, strict=True) if its == found]
+            raise _listed_twice(found, path, names)
         if found in owners:
             raise _claimed(found, owners[found], place_of(path, drawing))
         owners[found] = place_of(path, drawing)
@@ -149,6 +151,18 @@ def _listed(drawing: Drawing, by_name: dict[str, list[Path]]) -> Path | None:
     return there[0] if len(there) == 1 else None
 
 
+def _with_folded(
+    drawings: Sequence[Drawing], listed: Sequence[Path | None], images: Sequence[Path]
+) -> list[Path | None]:
+    """Return the images of drawings, also of names that differ from those of other images by white space alone."""
+    free = {_folded(path.name): path for path in set(images).difference(listed)}
+    stated = [_folded(one.image.replace("\\", "/").rpartition("/")[2]) for one in drawings]
+    alike = by_folded(_folded(path.name) for path in images)
+    alone = by_folded(name for name, found in zip(stated, listed, strict=True) if found is None)
+    there = {name: free.get(alike.get(short, "")) for short, name in alone.items()}
+    return [there.get(name) if found is None else found for name, found in zip(stated, listed, strict=True)]
+
+
 def _match_single(matches: Matches, all_images: Sequence[Path], files: Sequence[Path], roots: Sequence[Path]) -> None:
     """Match files that hold the objects of one image each with the images that are left."""
     renamed: dict[Path, Path] = {}
@@ -160,13 +174,14 @@ def _match_single(matches: Matches, all_images: Sequence[Path], files: Sequence[
     joined = match_by_subfolder(images_by, masks_by)
     pairs = [(image, renamed[mask]) for image, mask in joined.pairs]
     images, left = joined.images_left, [renamed[mask] for mask in joined.masks_left]
-    for path in list(left):
-        image = _stated_image(path, images) if drawn_format_name(path) == "labelme" else None
-        image = image or _only_image(path, all_images, files)
-        if image in images:
-            pairs.append((image, path))
-            images.remove(image)
-            left.remove(path)
+    for key in (_folded, _unspaced):
+        for path in list(left):
+            image = _stated_image(path, images, key) if drawn_format_name(path) == "labelme" else None
+            image = image or _only_image(path, all_images, files)
+            if image in images:
+                pairs.append((image, path))
+                images.remove(image)
+                left.remove(path)
     matches.pairs += pairs
     matches.images_left = sorted(images, key=natural_key)
     matches.masks_left += left
@@ -178,9 +193,9 @@ def drawn_format_name(path: Path) -> str:
     return "" if kind is None else kind.name
 
 
-def _stated_image(path: Path, images: Sequence[Path]) -> Path | None:
-    name = _folded(read_drawing(path).image)
-    found = [image for image in images if _folded(image.name) == name]
+def _stated_image(path: Path, images: Sequence[Path], key: Callable[[str], str]) -> Path | None:
+    name = key(read_drawing(path).image)
+    found = [image for image in images if key(image.name) == name]
     return found[0] if len(found) == 1 else None
 
 
@@ -209,6 +224,10 @@ def _by_subfolder(paths: Iterable[Path], roots: Sequence[Path]) -> BySubfolder:
 
 def _folded(name: str) -> str:
     return composed(name).casefold()
+
+
+def _unspaced(name: str) -> str:
+    return folded(_folded(name))
 
 
 def no_image(images: Sequence[Path], files: Sequence[Path]) -> DataError:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import pickle
+import time
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -19,7 +20,7 @@ from pycocotools import mask as pycoco
 from skimage.draw import polygon2mask
 
 from septum.errors import FileError
-from septum.io.annotations.formats import drawn_format, place_of, read_drawing, read_drawings, split_place
+from septum.io.annotations.formats import _keys, drawn_format, place_of, read_drawing, read_drawings, split_place
 from septum.io.annotations.raster import Filled, fill, list_names
 
 SIDES = (40, 50)
@@ -314,6 +315,23 @@ def test_coco_that_is_wrong_is_refused_by_name(tmp_path: Path, change: dict[str,
     document["annotations"][0] |= change
     with pytest.raises(FileError, match=message):
         read_drawings(write_json(tmp_path / "a.json", document))
+
+
+def test_ids_of_coco_that_differ_in_white_space_alone_are_the_same_where_only_one_fits(tmp_path: Path) -> None:
+    square = [[2, 2, 9, 2, 9, 9, 2, 9]]
+    document = {
+        "images": [{"id": "1", "file_name": "a.png"}, {"id": "2 x", "file_name": "b.png"}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [
+            {"id": 1, "image_id": "1 ", "category_id": "1 ", "segmentation": square},
+            {"id": 2, "image_id": "2  x", "category_id": " ", "segmentation": square},
+        ],
+    }
+    path = write_json(tmp_path / "a.json", document)
+    assert [[o.label for o in one.objects] for one in read_drawings(path)] == [["cell"], [""]]
+    document["images"] += [{"id": "1  ", "file_name": "c.png"}]
+    with pytest.raises(FileError, match="annotation 1 names the image '1 '"):
+        read_drawings(write_json(tmp_path / "b.json", document))
 
 
 def test_coco_with_two_images_of_one_id_is_refused(tmp_path: Path) -> None:
@@ -640,6 +658,14 @@ def test_each_image_of_a_file_has_a_place_of_its_own(tmp_path: Path, images: tup
     assert [one.image for one in drawings] == list(images)
     for drawing in drawings:
         assert read_drawing(place_of(path, drawing)) is drawing
+
+
+def test_keys_of_thousands_of_equal_names_are_made_in_one_turn(tmp_path: Path) -> None:
+    drawings = read_drawings(listing(tmp_path / "cells.json", *["a.png"] * 3000))
+    begin = time.process_time()
+    keys = list(_keys(drawings))
+    assert time.process_time() - begin < 0.5
+    assert keys == ["a.png", *(f"a.png ({n})" for n in range(2, 3001))]
 
 
 @pytest.mark.parametrize("name", ["a  b.png", "a\nb.png", "x" * 230 + ".png"])

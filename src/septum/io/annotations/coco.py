@@ -16,7 +16,18 @@ import numpy as np
 from septum.errors import FileError
 from septum.io.annotations.drawing import Bitmap, Drawing, DrawnObject, Ring, join_sections, refuse, ring
 from septum.io.annotations.rle import decode_runs, uncompressed
-from septum.io.annotations.texts import exact, mapping, read_json, sequence, size_of, text, whole
+from septum.io.annotations.texts import (
+    by_folded,
+    exact,
+    folded,
+    mapping,
+    quoted,
+    read_json,
+    sequence,
+    size_of,
+    text,
+    whole,
+)
 from septum.io.formats import DAMAGE, check_memory, damaged
 
 
@@ -25,6 +36,8 @@ def read_coco(path: Path) -> tuple[Drawing, ...]:
 
     Images of one name and size that state different ``t`` and ``z``, as Septum writes the planes of a stack, are one
     image, also if one plane is left. Objects of one ``label`` in several sections of a volume are one object.
+
+    Ids are compared as they are, and without the white space in them where only one listed id fits so.
 
     Raises
     ------
@@ -41,7 +54,7 @@ def read_coco(path: Path) -> tuple[Drawing, ...]:
     classes = {
         exact(one.get("id")): text(one.get("name")) for one in map(mapping, sequence(document.get("categories")))
     }
-    planes = _planes(images)
+    planes, alike_images, alike_classes = _planes(images), by_folded(images), by_folded(classes)
     found: dict[str, list[DrawnObject]] = defaultdict(list)
     labels: dict[str, list[str]] = defaultdict(list)
     refused: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -49,14 +62,14 @@ def read_coco(path: Path) -> tuple[Drawing, ...]:
     for number, one in enumerate(map(mapping, sequence(document.get("annotations"))), start=1):
         name = f"annotation {text(one.get('id')) or number}"
         image, category = exact(one.get("image_id")), exact(one.get("category_id"))
+        image = image if image in images else alike_images.get(folded(image), image)
+        category = category if category in classes else alike_classes.get(folded(category), folded(category))
         if image not in images:
-            raise refuse(
-                path, f"{name} names the image {text(image) or '-'}", "the id of a listed image", "export it again"
-            )
+            given = f"{name} names the image {quoted(one.get('image_id'))}"
+            raise refuse(path, given, "the id of a listed image", "export it again")
         if category and classes and category not in classes:
-            raise refuse(
-                path, f"{name} names the class {text(category)}", "the id of a listed class", "export it again"
-            )
+            given = f"{name} names the class {quoted(one.get('category_id'))}"
+            raise refuse(path, given, "the id of a listed class", "export it again")
         try:
             parts, bitmap = _shape(path, one.get("segmentation"), mapping(images[image]))
         except FileError:

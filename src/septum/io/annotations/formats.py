@@ -178,13 +178,15 @@ def _keys(drawings: Sequence[Drawing]) -> Iterator[str]:
     flat = [one.image.replace("\\", "/").replace("/", ":") or str(number) for number, one in enumerate(drawings, 1)]
     names = ["".join(letter if letter.isprintable() else "_" for letter in name) for name in flat]
     stems = [image_stem(Path(name)) for name in names]
-    counts, taken = Counter(stems), set[str]()
+    counts, taken, numbers = Counter(stems), set[str](), dict[str, int]()
     for name, stem in zip(names, stems, strict=True):
         full = (stem if counts[stem] == 1 else name).encode()
-        key, number = full[-_LONGEST_KEY:].decode(errors="ignore"), 2
+        first = key = full[-_LONGEST_KEY:].decode(errors="ignore")
+        number = numbers.get(first, 2)
         while key in taken:
             end = f" ({number})"
             key, number = full[len(end) - _LONGEST_KEY :].decode(errors="ignore") + end, number + 1
+        numbers[first] = number
         taken.add(key)
         yield key
 

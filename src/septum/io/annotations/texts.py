@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,26 @@ def exact(value: object) -> str:
         return ""
 
 
+def folded(name: str) -> str:
+    """Return a name without white space at its ends, and with single spaces in it."""
+    return " ".join(name.split())
+
+
+def by_folded(names: Iterable[str]) -> dict[str, str]:
+    """Return names by their form of `folded`, without names that share it with another one."""
+    names = list(names)
+    counts = Counter(map(folded, names))
+    return {short: name for name in names if counts[short := folded(name)] == 1}
+
+
+def quoted(value: object) -> str:
+    """Return an id for a message: a string in quotes, so that white space is seen; ``-`` for none."""
+    return repr(value[:200]) if isinstance(value, str) and value else text(value) or "-"
+
+
 def text(value: object) -> str:
     """Return a JSON string or number as printable text of at most 200 characters, for messages; see `exact`."""
-    words = " ".join(exact(value).split())[:200]
+    words = folded(exact(value))[:200]
     return "".join(letter for letter in words if letter.isprintable())
 
 
