@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from septum.folders import below
-from septum.io.annotations.formats import drawn_format
+from septum.io.annotations.formats import VGG_WORDS, drawn_format
 from septum.io.formats import format_path, image_stem, is_image, is_zarr
 from septum.words import list_some, pluralize
 
@@ -73,7 +73,7 @@ def _annotation(path: Path) -> ForeignFile | None:
 
 # By suffix: words that a text must hold, the program, and the way out. The first that fits counts.
 _TEXTS = (
-    ((".json",), ('"regions"', '"shape_attributes"'), "VGG Image Annotator", "write masks of its regions"),
+    ((".json",), VGG_WORDS, "VGG Image Annotator", "write masks of its regions"),
     ((".xml",), ("<annotation>", "<object>"), "Pascal VOC", "export masks: boxes do not show outlines"),
     ((".xml",), ("<Annotation", "Coordinate"), "ASAP", "export masks from ASAP"),
     ((".xml",), ("<Annotation", "Vert"), "ImageScope", "write masks of its regions"),

@@ -625,6 +625,33 @@ def test_a_large_file_is_recognized_wherever_its_words_stand(tmp_path: Path, nam
     assert len(read_drawings(path)[0].objects) > 0
 
 
+@pytest.mark.parametrize(
+    "late",
+    [
+        {"images": ["a.png"], "annotations": "by hand"},
+        {"images": 3, "file_name": "a.png"},
+        {"shapes": [1, 2], "imagePath": "a"},
+        {"tasks": [{"annotations": [{"geometry": {"coordinates": [[1, 2]]}}]}]},
+    ],
+)
+def test_a_large_file_that_uses_the_words_otherwise_is_not_recognized(tmp_path: Path, late: dict[str, Any]) -> None:
+    assert drawn_format(write_json(tmp_path / "notes.json", {"log": 70_000 * "x", **late})) is None
+
+
+def test_a_large_file_is_recognized_where_blocks_cut_its_words(tmp_path: Path) -> None:
+    document = json.loads(labelme(tmp_path / "a.json", shape("polygon", FREE.tolist())).read_text())
+    for length in range(2**16 - 60, 2**16 + 10):
+        found = drawn_format(write_json(tmp_path / f"{length}.json", {"a": length * "A", **document}))
+        assert found is not None
+        assert found.name == "labelme"
+
+
+def test_a_large_file_of_another_program_is_not_recognized_by_late_words(tmp_path: Path) -> None:
+    region = {"shape_attributes": {"name": "polygon"}}
+    document = {"a.png1": {"regions": [region], "p": 70_000 * "x"}, "images": [{}], "annotations": [{}]}
+    assert drawn_format(write_json(tmp_path / "via.json", document)) is None
+
+
 def test_a_file_is_looked_at_again_after_it_was_written_again(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     assert drawn_format(tmp_path / "a.json") is None

@@ -6,6 +6,7 @@ name of the image; see `read_drawings`.
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,9 @@ from septum.io.annotations.texts import text
 from septum.io.formats import DAMAGE, image_stem, is_image, is_image_file
 
 _BLOCK = 1 << 16  # bytes of a text that are searched for the words of a program at once
-_LONGEST_WORD = 32
+_OVERLAP = 256  # bytes that are searched twice: a word, and the beginning of its value behind white space
+_STRINGS = ('"imagePath"', '"shape_type"', '"file_name"')  # words of JSON whose value is a string
+VGG_WORDS = ('"regions"', '"shape_attributes"')  # of the VGG Image Annotator, whose files are not read
 _LONGEST_KEY = 100  # bytes: a place is a path, whose names may not be of any length
 
 
@@ -106,19 +109,30 @@ def drawn_format(path: Path) -> DrawnFormat | None:
 
 @lru_cache(maxsize=1 << 12)
 def _by_words(path: Path, rows: tuple[DrawnFormat, ...], _: object) -> DrawnFormat | None:
-    """Return the format whose words a text holds first. Words can come late: behind the pixels of labelme, say."""
-    wanted = [(row, {word.encode() for word in words}) for row in rows for words in row.words]
+    """Return the format whose words a text holds first. Words can come late: behind the pixels of labelme, say.
+
+    A late word of JSON counts only with a value of the kind that the format has there: others hold such words, too.
+    """
+    wanted = [(row, set(words)) for row in rows for words in row.words]
     missing = set().union(*(words for _, words in wanted))
     with path.open("rb") as file:
         end = b""
         while block := file.read(_BLOCK):
             found = end + block
-            missing -= {word for word in missing if word in found}
+            missing -= {w for w in missing if w.encode() in found and (not end or _late(w).search(found))}
             fitting = next((row for row, words in wanted if not words & missing), None)
-            if fitting is not None or all(row.table for row in rows):
+            foreign = not end and all(word.encode() in found for word in VGG_WORDS)
+            if fitting is not None or foreign or all(row.table for row in rows):
                 return fitting
-            end = found[-_LONGEST_WORD:]
+            end = found[-_OVERLAP:]
     return None
+
+
+@lru_cache
+def _late(word: str) -> re.Pattern[bytes]:
+    """Return the pattern of a word behind the first block: in JSON a key of a string, or of a list of objects."""
+    value = rb'\s*:\s*(?:"|null)' if word in _STRINGS else rb"\s*:\s*\[\s*[{\]]"
+    return re.compile(re.escape(word.encode()) + (value if word.startswith('"') else b""))
 
 
 def _holds_rois(path: Path) -> bool:
