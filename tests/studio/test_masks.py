@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,40 @@ def test_a_mask_that_another_program_changes_while_its_image_is_open_is_kept(
         assert f"masks/a.tif was moved to .studio/originals/{name}: another program has changed it" in told
     session.close()
     assert set(np.unique(read_mask(file).array)) == {-1, 7}
+
+
+@pytest.mark.parametrize("painted", [False, True])
+def test_an_original_that_a_person_moved_back_is_kept_aside_again(folder: Path, painted: bool) -> None:
+    file, kept = folder / "masks" / "a.tif", folder / ".studio" / "originals" / "a.tif"
+    file.parent.mkdir()
+    write_image(file, square(9, 50, 50), axes="YX")
+    original = file.read_bytes()
+    session, entry = opened(folder)
+    if painted:
+        paint(session, entry, 7)
+    else:
+        session.step(entry, undo=True)  # nothing is annotated any more
+    session.close()
+    assert kept.read_bytes() == original and file.exists() == painted
+    kept.rename(file)
+    session, entry = opened(folder)
+    assert set(np.unique(labels_of(session, entry))) == {0, 9}
+    paint(session, entry, 8)
+    session.close()
+    assert kept.read_bytes() == original
+    assert set(np.unique(read_mask(file).array)) == {0, 8, 9}
+
+
+def test_a_mask_of_the_studio_that_was_only_copied_is_not_moved_aside(folder: Path) -> None:
+    session, entry = opened(folder)
+    paint(session, entry, 7)
+    session.close()
+    os.utime(folder / "masks" / "a.tif", (1, 1))
+    session, entry = opened(folder)
+    paint(session, entry, 8, row=5)
+    session.close()
+    assert set(np.unique(read_mask(folder / "masks" / "a.tif").array)) == {-1, 7, 8}
+    assert not (folder / ".studio" / "originals").exists()
 
 
 def test_a_mask_with_rows_and_columns_exchanged_is_an_error(folder: Path) -> None:

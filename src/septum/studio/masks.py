@@ -109,6 +109,10 @@ def enter_existing(store: LabelStore, found: Found) -> Edit | None:
         if store.note(found.key) != found.before:
             raise EditConflictError(f"{format_path(found.file)}: read already", "a mask that is new", "go on")
         store.note(found.key, found.now)
+        if not found.key.startswith("drawn "):
+            # Of a mask of the studio that was only copied the labels hold all.
+            copied = done is None and bool(found.before) and _made(store, found.entry) == found.before
+            store.note(f"made {found.entry.name}", found.now if copied else "")
         mark_written(store, found.entry, store.latest_edit(found.entry.name))
     return done
 
@@ -151,8 +155,8 @@ def _may_lack_edits(project: Project, store: LabelStore, entry: Entry) -> bool:
     A mask that another program has changed lacks none: it is read again. One that was only read is complete.
     """
     noted, file = store.note(f"mask {entry.name}"), mask_file(project, entry)
-    if noted is None or file is None:
-        return noted is None
+    if not noted or file is None:
+        return not noted
     if signature(file) != noted:
         return False
     if _is_own(project, store, entry, file):
@@ -270,6 +274,7 @@ def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) 
     try:
         if highest == UNANNOTATED:
             target.unlink(missing_ok=True)
+            _note_made(store, entry, "")
             return WrittenMask(None, kind, notes)
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -287,7 +292,7 @@ def write_mask(project: Project, store: LabelStore, entry: Entry, shown: Shown) 
         write_whole(store, planes, about, target)
     else:
         write_parts(store, planes, about, target, project.work / "parts" / entry.id)
-    store.note(f"mask {entry.name}", signature(target))
+    _note_made(store, entry, signature(target))
     return WrittenMask(target, kind, notes)
 
 
@@ -311,7 +316,7 @@ def _set_aside(project: Project, store: LabelStore, entry: Entry, target: Path) 
         if file is None or is_drawn(file) or not file.exists():  # a training prefers masks to drawn objects
             continue
         own = file == target and _is_own(project, store, entry, target)
-        if own and store.note(f"mask {entry.name}") == signature(file):
+        if own and _made(store, entry) == signature(file):
             continue
         kept = _free_name(project.work / "originals" / file.relative_to(project.masks))
         try:
@@ -323,6 +328,7 @@ def _set_aside(project: Project, store: LabelStore, entry: Entry, target: Path) 
                 "a folder that you may change",
                 "check its rights",
             ) from error
+        _note_made(store, entry, "")  # a person may move it back
         why = "another program has changed it" if own else "the studio writes the mask of this image now"
         before, after = (format_path(path.relative_to(project.root)) for path in (file, kept))
         notes.append(f"{before} was moved to {after}: {why}")
@@ -346,6 +352,19 @@ def _is_own(project: Project, store: LabelStore, entry: Entry, target: Path) -> 
     # Version 0.2.0 noted the whole path, and the folder may have moved since.
     noted, place = store.note(f"own {entry.name}"), target.relative_to(project.root).parts
     return noted is not None and Path(noted).parts[-len(place) :] == place
+
+
+def _made(store: LabelStore, entry: Entry) -> str | None:
+    """Return the signature of the mask that the studio wrote last; "" if it is not there any more."""
+    made = store.note(f"made {entry.name}")
+    return store.note(f"mask {entry.name}") if made is None else made  # older versions kept one note for both
+
+
+def _note_made(store: LabelStore, entry: Entry, made: str) -> None:
+    """Keep the signature of the mask that the studio has written, which needs not be read; "" if there is none."""
+    with store.transaction():
+        store.note(f"made {entry.name}", made)
+        store.note(f"mask {entry.name}", made)
 
 
 def _free_name(path: Path) -> Path:
