@@ -16,6 +16,7 @@ from septum.training.split import (
     hold_out,
     make_folds,
     named,
+    require_objects,
     split,
     split_sentence,
     train_on_every_class,
@@ -303,21 +304,37 @@ def test_groups_with_objects_are_trained_on_and_held_out_as_a_whole(seed: int) -
     assert alone.held_out == () and alone.warning.endswith("draw objects in another group")
 
 
+def _require_objects(samples: list[Sample], settings: SplitSettings) -> None:
+    require_objects(samples, split(samples, settings, seed=0, kind="objects"), settings)
+
+
 def test_a_training_without_any_object_is_refused() -> None:
     samples = _with_objects(_samples(("", 6)), 2)
     with pytest.raises(DataError, match="no image to train on holds an object"):
-        split(_samples(("", 3)), SplitSettings(), seed=0, kind="objects")
+        _require_objects(_samples(("", 3)), SplitSettings())
     with pytest.raises(DataError, match="no image to train on holds an object"):
-        split(samples, SplitSettings(names=("2",)), seed=0, kind="objects")
+        _require_objects(samples, SplitSettings(names=("2",)))
+    _require_objects(samples, SplitSettings(names=("0",)))
     assert split(samples, SplitSettings(names=("0",)), seed=0, kind="objects").warning == (
         "the held-out images hold no object: no score is possible, and how objects are made is not tuned; draw objects "
         "in more images"
     )
     assert not split(samples, SplitSettings(names=()), seed=0, kind="objects").warning
-    for k in (1, 2, 3):  # each of them, so that the first one is not trained in vain
-        with pytest.raises(DataError, match=r"fold . of 3: no image to train on holds an object") as error:
-            split(samples, SplitSettings(fold=(k, 3)), seed=0, kind="objects")
+
+
+def test_a_fold_is_refused_for_its_own_objects_only() -> None:
+    samples, refused = _with_objects(_samples(("", 6)), 2), []
+    for k in (1, 2, 3):
+        settings = SplitSettings(fold=(k, 3))
+        held_out = split(samples, settings, seed=0, kind="objects").held_out
+        if 2 not in held_out:
+            _require_objects(samples, settings)
+            continue
+        with pytest.raises(DataError, match=rf"fold {k} of 3: no image to train on holds an object") as error:
+            _require_objects(samples, settings)
         assert error.value.todo == "draw objects in more images, or give another --seed or number of --folds"
+        refused.append(k)
+    assert len(refused) == 1
 
 
 def test_every_subset_of_the_training_images_holds_an_object() -> None:

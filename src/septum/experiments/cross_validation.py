@@ -64,8 +64,8 @@ def _outline(settings: TrainSettings, folds: int, samples: Sequence[Sample], kin
     group = settings.split.group
     samples = grouped(samples, group) if group else samples
     seed = settings.seed if settings.split.seed is None else settings.split.seed
-    assigned = make_folds(samples, folds, seed=seed, keep_groups=group is not None, kind=kind)
-    return Outline(parts, folds_sentence(assigned, samples), predictions=len(samples))
+    assigned = make_folds(samples, folds, seed=seed, keep_groups=group is not None)
+    return Outline(parts, assigned, folds_sentence(assigned, samples), predictions=len(samples))
 
 
 def _finish(series: Series, trained: Sequence[Trained]) -> Iterator[Event]:

@@ -88,7 +88,7 @@ def _outline(settings: TrainSettings, samples: Sequence[Sample], kind: MaskKind)
     parts = [SeriesPart(f"images-{n}", f"{n} of {sizes[-1]} images", limits[n], settings.seed) for n in sizes]
     numbers = ", ".join(map(str, sizes[:-1])) + f" and {sizes[-1]}"
     sentence = f"{len(sizes)} trainings on {numbers} images, scored on the same {held_out}"
-    return Outline(parts, sentence, predictions=held_out * len(sizes))
+    return Outline(parts, [chosen] * len(parts), sentence, predictions=held_out * len(sizes))
 
 
 def subsets(training: int, held_out: int) -> list[int]:

@@ -61,11 +61,12 @@ def _outline(settings: TrainSettings, seeds: int, samples: Sequence[Sample], kin
     first, last = settings.seed, settings.seed + seeds - 1
     split_seed = first if settings.split.seed is None else settings.split.seed
     same = settings.split.model_copy(update={"seed": split_seed})
-    held_out = split(samples, same, seed=split_seed, kind=kind).held_out
+    chosen = split(samples, same, seed=split_seed, kind=kind)
     return Outline(
         [SeriesPart(f"seed-{seed}", f"seed {seed}", same, seed) for seed in range(first, last + 1)],
+        [chosen] * seeds,
         f"{seeds} trainings with seeds {first} to {last} on the same images",
-        predictions=len(held_out),
+        predictions=len(chosen.held_out),
     )
 
 

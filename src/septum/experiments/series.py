@@ -38,6 +38,7 @@ from septum.training.loop import train
 from septum.training.planner import memory_for_images
 from septum.training.run_folder import RunFolder, read_plan_file
 from septum.training.settings import MEMORY_ADVICE, SplitSettings, TrainSettings
+from septum.training.split import Split, require_objects
 
 # Share of a budget that is reserved for the predictions after the last training: until the report of the first training
 # has shown how long a prediction takes, and at most.
@@ -64,6 +65,8 @@ class Outline:
     ----------
     parts : sequence of SeriesPart
         The trainings, in order.
+    splits : sequence of Split
+        The images of each training; of a part of the training images, all of them.
     sentence : str
         Description of the trainings, for `Planned`.
     predictions : int
@@ -71,6 +74,7 @@ class Outline:
     """
 
     parts: Sequence[SeriesPart]
+    splits: Sequence[Split]
     sentence: str
     predictions: int
 
@@ -172,6 +176,23 @@ class Series:
         """
         names = set(read_plan_file(self.part_folder(part)).get("held_out", []))
         return [sample for sample in self.loaded.samples if sample.name in names]
+
+    def require_objects(self) -> None:
+        """Refuse the series if a training of it that is not finished has no object to train on.
+
+        Raises
+        ------
+        DataError
+            If masks hold objects and no image to train on holds one.
+        """
+        if self.loaded.report.rules.kind == "objects":
+            for part, chosen in zip(self.outline.parts, self.outline.splits, strict=True):
+                if not self.is_trained(part):
+                    require_objects(self.loaded.samples, chosen, part.split)
+
+    def is_trained(self, part: SeriesPart) -> bool:
+        """Return True if a training is finished: its model is written last."""
+        return (self.part_folder(part) / "model.safetensors").is_file()
 
     def warn(self, text: str) -> Warned:
         """Note a warning for the report and return its event."""
@@ -313,9 +334,10 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
             log.add(Checked(report))
             loaded = load_data(report)
             outline = kind.outline(loaded.samples, report.rules.kind)
+            series = Series(settings, folder, loaded, outline, kind.command_line(settings), budget, log)
+            series.require_objects()
             folder.check_same_settings(settings, {}, {kind.name: kind.value})
             yield Planned((outline.sentence,))
-            series = Series(settings, folder, loaded, outline, kind.command_line(settings), budget, log)
             trained = yield from series.train_parts(stop or StopRequest())
             if trained is not None:
                 yield from kind.finish(series, trained)

@@ -33,7 +33,7 @@ from septum.training.pretrained import Pretrained, Trial, read_pretrained
 from septum.training.run_folder import RunFolder
 from septum.training.schedule import PATIENCE, TIMED_STEPS, Schedule, nothing_learned, short_budget
 from septum.training.settings import MEMORY_ADVICE, TrainSettings
-from septum.training.split import Split, split
+from septum.training.split import Split, require_objects, split
 from septum.training.trainer import Trainer
 from septum.training.validation import Validator
 from septum.version import __version__
@@ -163,6 +163,8 @@ def _open_data(
             "copy the data to such a drive, or to the same place on all machines",
         )
     parts = split(loaded.samples, settings.split, seed=settings.seed, kind=report.rules.kind)
+    if report.rules.kind == "objects":
+        require_objects(loaded.samples, parts, settings.split)
     if parts.warning:
         yield Warned(parts.warning)
     report.files.hold(loaded.samples[i].name for i in parts.held_out)  # for the report at the end

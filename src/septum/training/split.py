@@ -52,13 +52,12 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, kind
         Of the run.
     kind
         What masks hold. The default split trains on every class; of objects, there are some in the training and among
-        the held-out images. None: what masks hold does not count.
+        the held-out images, if there are enough (`require_objects`). None: what masks hold does not count.
 
     Raises
     ------
     DataError
-        If there are fewer images, or groups, than folds, a pattern makes no groups (`grouped`), or no image to train on
-        holds an object.
+        If there are fewer images, or groups, than folds, or a pattern makes no groups (`grouped`).
     """
     seed, keep_groups = settings.seed if settings.seed is not None else seed, settings.group is not None
     if settings.group is not None:
@@ -68,18 +67,17 @@ def split(samples: Sequence[Sample], settings: SplitSettings, *, seed: int, kind
         result = Split(tuple(train), tuple(held_out), split_sentence(samples, held_out))
     elif settings.fold is not None:
         number, folds = settings.fold
-        result = make_folds(samples, folds, seed=seed, keep_groups=keep_groups, kind=kind)[number - 1]
+        result = make_folds(samples, folds, seed=seed, keep_groups=keep_groups)[number - 1]
     else:
         result = _split_once(samples, seed=seed, kind=kind, keep_groups=keep_groups)
     if kind == "objects":
-        _require_objects(samples, result.train)
         result = replace(result, warning=_warning(samples, result, settings))
     if settings.limit is None:
         return result
     order = nested_order(samples, result.train, seed=seed)
     subset = order[: settings.limit]
     if kind == "objects" and not holds_objects(samples[i] for i in subset):
-        subset[-1] = next(i for i in order if holds_objects([samples[i]]))
+        subset[-1] = next((i for i in order if holds_objects([samples[i]])), subset[-1])
     held = f"{len(result.held_out)} held out for validation: {_names(samples, result.held_out)}"
     sentence = f"{len(subset)} of {len(result.train)} images for training, {held}"
     return replace(result, train=tuple(sorted(subset)), sentence=sentence)
@@ -124,14 +122,21 @@ def _others(samples: Sequence[Sample], held_out: Sequence[int]) -> list[int]:
     return [i for i in range(len(samples)) if i not in away]
 
 
-def _require_objects(samples: Sequence[Sample], train: Sequence[int], which: str = "") -> None:
-    """Raise `DataError` if no image to train on holds an object; the message begins with `which`."""
-    if not holds_objects(samples[i] for i in train):
+def require_objects(samples: Sequence[Sample], chosen: Split, settings: SplitSettings) -> None:
+    """Refuse a split that these settings asked for if no image to train on holds an object; masks hold objects.
+
+    Raises
+    ------
+    DataError
+        If none does.
+    """
+    if not holds_objects(samples[i] for i in chosen.train):
+        fold = settings.fold
         raise DataError(
-            f"{which}no image to train on holds an object",
+            f"{f'fold {fold[0]} of {fold[1]}: ' if fold else ''}no image to train on holds an object",
             "objects in the masks of some images for training",
             "draw objects in more images, or "
-            + ("give another --seed or number of --folds" if which else "hold out other images"),
+            + ("give another --seed or number of --folds" if fold else "hold out other images"),
         )
 
 
@@ -147,9 +152,7 @@ def _warning(samples: Sequence[Sample], chosen: Split, settings: SplitSettings) 
     return f"{why}: no score is possible, and how objects are made is not tuned; draw objects in {where}"
 
 
-def make_folds(
-    samples: Sequence[Sample], number: int, *, seed: int, keep_groups: bool = False, kind: MaskKind | None = None
-) -> list[Split]:
+def make_folds(samples: Sequence[Sample], number: int, *, seed: int, keep_groups: bool = False) -> list[Split]:
     """Split images into folds so that each is held out once.
 
     Sequences and stacks stay whole if there are at least as many of them (and of single images) as folds: the largest
@@ -167,13 +170,11 @@ def make_folds(
         Of the order of equally large groups.
     keep_groups
         Never cut a group.
-    kind
-        What masks hold; of objects, each fold needs some to train on. None: what masks hold does not count.
 
     Raises
     ------
     DataError
-        If there are not enough images or groups, or a fold would have no image, or no object, to train on.
+        If there are not enough images or groups, or a fold would have no image to train on.
     """
     groups = sequences(samples)
     if len(groups) < number and keep_groups:
@@ -207,8 +208,6 @@ def make_folds(
                 if keep_groups
                 else "give another number of --folds, or annotate more images",
             )
-        if kind == "objects":
-            _require_objects(samples, train, which)
         trained = f"{which}{pluralize(len(train), 'image')} for training{_left_out_words(len(beside), len(copies))}"
         folds.append(Split(train, held_out, f"{trained}, {len(held_out)} held out: {_names(samples, held_out)}"))
     return folds
