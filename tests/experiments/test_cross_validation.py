@@ -245,3 +245,12 @@ def test_folds_of_which_one_has_no_object_to_train_on_are_refused_before_the_fir
     with pytest.raises(DataError, match=r"fold . of 5: no image to train on holds an object"):
         list(train_folds(_settings(tmp_path / "data", tmp_path / "run", kind="objects"), 5))
     assert not (tmp_path / "run" / "fold-1").exists()
+
+
+def test_finished_folds_without_an_object_to_train_on_return_their_result(
+    run: tuple[Path, list[Any]], disks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run[0], tmp_path / "run")
+    monkeypatch.setattr("septum.training.split.holds_objects", lambda _: False)  # as if an earlier version had done it
+    *_, last = train_folds(_settings(disks, tmp_path / "run"), 2)
+    assert last.scores == run[1][-1].scores

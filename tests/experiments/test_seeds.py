@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,22 @@ def test_a_finished_run_returns_the_comparison_without_training(run: tuple[Path,
     assert again[-2:] == [events[-2], Trained(out / "model.safetensors", events[-1].scores, 30, again[-1].seconds)]
     with pytest.raises(UsageError, match="seeds: 3 -> 2"):
         list(train_seeds(_settings(disks, out, seed=4), 2))
+
+
+def test_seeds_that_an_earlier_version_began_do_not_go_on_with_other_held_out_images(
+    run: tuple[Path, list[Any]], disks: Path, tmp_path: Path
+) -> None:
+    for name in ("done", "begun"):
+        shutil.copytree(run[0], tmp_path / name)
+        for seed in (4, 5, 6):
+            plan = tmp_path / name / f"seed-{seed}" / "plan.json"
+            plan.write_text(json.dumps(json.loads(plan.read_text()) | {"held_out": ["another"]}))
+    *_, last = train_seeds(_settings(disks, tmp_path / "done", seed=4), 3)
+    assert isinstance(last, Trained) and last.scores == run[1][-1].scores
+    shutil.rmtree(tmp_path / "begun" / "seed-6")
+    with pytest.raises(UsageError, match=r"seed-4: the run began with another held out"):
+        list(train_seeds(_settings(disks, tmp_path / "begun", seed=4), 3))
+    assert not (tmp_path / "begun" / "seed-6").exists()
 
 
 def test_networks_are_averaged_without_held_out_images(disks: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -159,7 +160,15 @@ def test_a_run_of_a_version_that_held_out_other_images_is_not_mixed_with_this_on
 
     shutil.copytree(whole[0], tmp_path / "done")
     text = _hold_out_others(tmp_path / "done")
-    again, last = list(train(_settings(data, tmp_path / "done")))[-1], whole[1][-1]
+    monkeypatch.setattr(train_module, "require_objects", lambda *_: pytest.fail("a finished run is not refused"))
+    split = train_module.split
+    monkeypatch.setattr(train_module, "split", lambda *a, **k: replace(split(*a, **k), warning="of another split"))
+    events, last = list(train(_settings(data, tmp_path / "done"))), whole[1][-1]
+    assert not any(isinstance(event, Warned) for event in events)
+    assert [event.lines for event in events if isinstance(event, Planned)] == [
+        ("1 of 5 images held out for validation: another",)
+    ]
+    again = events[-1]
     assert isinstance(again, Trained) and isinstance(last, Trained)
     assert (again.steps, again.scores) == (last.steps, last.scores)
     assert (tmp_path / "done" / "plan.json").read_text() == text

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -302,6 +303,21 @@ def test_groups_with_objects_are_trained_on_and_held_out_as_a_whole(seed: int) -
     assert not trained & held_out
     alone = split(_with_objects(samples, 4, 5), SplitSettings(group=r"p\d"), seed=seed, kind="objects")
     assert alone.held_out == () and alone.warning.endswith("draw objects in another group")
+
+
+def test_of_many_groups_only_those_with_objects_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [replace(s, name=f"p{i}") for i, s in enumerate(_samples(("", 60)))]
+    built = list[int]()
+
+    def counted(samples: list[Sample], number: int, **settings: Any) -> list[Split]:
+        built.append(number)
+        return make_folds(samples, number, **settings)
+
+    monkeypatch.setattr("septum.training.split.make_folds", counted)
+    for seed in range(20):  # some seeds put both groups with objects into one of five folds
+        found = split(_with_objects(samples, 7, 31), SplitSettings(group=r"p\d+"), seed=seed, kind="objects")
+        assert _sides(found, 7, 31) == (1, 1)
+    assert set(built) == {5}
 
 
 def _require_objects(samples: list[Sample], settings: SplitSettings) -> None:

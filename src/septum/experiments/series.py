@@ -36,7 +36,7 @@ from septum.training.events import Checked, Planned, Stopped, Trained
 from septum.training.interrupt import StopRequest
 from septum.training.loop import train
 from septum.training.planner import memory_for_images
-from septum.training.run_folder import RunFolder, read_plan_file
+from septum.training.run_folder import RunFolder, is_begun, is_trained, read_plan_file
 from septum.training.settings import MEMORY_ADVICE, SplitSettings, TrainSettings
 from septum.training.split import Split, require_objects
 
@@ -187,12 +187,27 @@ class Series:
         """
         if self.loaded.report.rules.kind == "objects":
             for part, chosen in zip(self.outline.parts, self.outline.splits, strict=True):
-                if not self.is_trained(part):
+                if not is_trained(self.part_folder(part)):
                     require_objects(self.loaded.samples, chosen, part.split)
 
-    def is_trained(self, part: SeriesPart) -> bool:
-        """Return True if a training is finished: its model is written last."""
-        return (self.part_folder(part) / "model.safetensors").is_file()
+    def require_same_held_out(self) -> None:
+        """Refuse to train if begun trainings held out other images than this version of Septum does.
+
+        Changed data are left to the trainings, which name the images.
+
+        Raises
+        ------
+        UsageError
+            If other images were held out.
+        FileError
+            If a file of a begun training is damaged.
+        """
+        folders, data = [self.part_folder(part) for part in self.outline.parts], fingerprint(self.loaded.images)
+        if all(is_trained(folder) for folder in folders):
+            return
+        for path, chosen in zip(folders, self.outline.splits, strict=True):
+            if is_begun(path) and (run := RunFolder(path)).read_settings().get("data_fingerprint") == data:
+                run.check_held_out([self.loaded.samples[i].name for i in chosen.held_out])
 
     def warn(self, text: str) -> Warned:
         """Note a warning for the report and return its event."""
@@ -337,6 +352,7 @@ def run_series(settings: TrainSettings, kind: SeriesKind, stop: StopRequest | No
             series = Series(settings, folder, loaded, outline, kind.command_line(settings), budget, log)
             series.require_objects()
             folder.check_same_settings(settings, {}, {kind.name: kind.value})
+            series.require_same_held_out()
             yield Planned((outline.sentence,))
             trained = yield from series.train_parts(stop or StopRequest())
             if trained is not None:

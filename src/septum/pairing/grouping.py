@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from septum import seeding
 from septum.errors import DataError
 from septum.io.formats import format_path, image_stem, natural_key
 from septum.pairing.names import Matches, composed
@@ -100,6 +101,12 @@ def sequences(samples: Sequence[Sample]) -> list[list[int]]:
         own = f"copy of {sample.copy_of}" if sample.copy_of else f"{index}"
         groups.setdefault(f"in {sample.group}" if sample.group else own, []).append(index)
     return [sorted(members, key=lambda i: samples[i].position) for members in groups.values()]
+
+
+def largest_first(groups: Sequence[Sequence[int]], seed: int) -> list[Sequence[int]]:
+    """Return the groups, the largest first; the seed orders equally large ones."""
+    order = seeding.generator(seed, "folds").permutation(len(groups))
+    return sorted((groups[int(i)] for i in order), key=len, reverse=True)
 
 
 def neighbors(samples: Sequence[Sample], groups: Sequence[Sequence[int]]) -> Mapping[int, list[int]]:

@@ -14,7 +14,7 @@ import torch
 from septum.check.check import check_data
 from septum.check.label_kind import Rules
 from septum.check.samples import LoadedData, fingerprint, load_data
-from septum.errors import DataError, UsageError
+from septum.errors import DataError
 from septum.events import Event, Warned, Working
 from septum.io.formats import format_path
 from septum.nn.device import deterministic, find_device, report_memory_shortage, reused_memory
@@ -30,8 +30,8 @@ from septum.training.interrupt import StopRequest
 from septum.training.planner import check_step_memory, describe_memory, memory_for_images, on_working_grid, plan_of_run
 from septum.training.prepare import prepare
 from septum.training.pretrained import Pretrained, Trial, read_pretrained
-from septum.training.run_folder import RunFolder
-from septum.training.schedule import PATIENCE, TIMED_STEPS, Schedule, nothing_learned, short_budget
+from septum.training.run_folder import RunFolder, is_trained
+from septum.training.schedule import PATIENCE, TIMED_STEPS, Schedule, nothing_learned, require_held_out, short_budget
 from septum.training.settings import MEMORY_ADVICE, TrainSettings
 from septum.training.split import Split, require_objects, split
 from septum.training.trainer import Trainer
@@ -114,7 +114,7 @@ def _train(
             names, name = [samples[i].name for i in parts.held_out], None if start is None else start.name
             folder.write_plan(plan, reasons, held_out=names, start=name, begun=checkpoint is not None)
         lines = (parts.sentence, *reasons, f"device: {device.name} ({device.why})", *describe_memory(loaded))
-        yield Planned(lines if done is None else lines[:1])
+        yield Planned(lines if done is None else (folder.split_sentence(len(loaded.samples)),))
         if processes.any(done is not None):
             yield from () if done is None else (Finished(done.steps, done.model), done)
             return
@@ -163,19 +163,16 @@ def _open_data(
             "copy the data to such a drive, or to the same place on all machines",
         )
     parts = split(loaded.samples, settings.split, seed=settings.seed, kind=report.rules.kind)
-    if report.rules.kind == "objects":
-        require_objects(loaded.samples, parts, settings.split)
-    if parts.warning:
-        yield Warned(parts.warning)
     report.files.hold(loaded.samples[i].name for i in parts.held_out)  # for the report at the end
     if given is None:
         start = Trial(loaded.samples, tuple(loaded.samples[i] for i in parts.held_out))
-    if settings.ends_at_plateau and not parts.held_out:
-        raise UsageError(
-            "a training to a plateau without held-out images",
-            "at least two annotated images, one of them to measure the improvement",
-            "give --budget TIME or --steps N, without --until-plateau",
-        )
+    if not is_trained(settings.out):  # a finished run may be of an earlier version, which divided the images otherwise
+        if report.rules.kind == "objects":
+            require_objects(loaded.samples, parts, settings.split)
+        if parts.warning:
+            yield Warned(parts.warning)
+        if settings.ends_at_plateau:
+            require_held_out(len(parts.held_out))
     return loaded, start, parts
 
 

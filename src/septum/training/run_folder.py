@@ -35,7 +35,7 @@ from septum.training.checkpoint import Checkpoint, StepLog
 from septum.training.events import Trained
 from septum.training.plan import Plan
 from septum.training.settings import TrainSettings, changed_settings, fixed_settings, read_fixed_settings
-from septum.words import list_some
+from septum.words import list_some, pluralize
 
 _WRITTEN = (
     *("settings.json", "plan.json", "log.csv", "scores.json", "model.safetensors", "checkpoints", ".lock"),
@@ -253,18 +253,44 @@ class RunFolder:
         Raises
         ------
         UsageError
-            If a run that has `begun` held out other images: another version of Septum may divide them otherwise.
+            As `check_held_out`, if the run has `begun`.
+        """
+        if begun:
+            self.check_held_out(held_out)
+        content = {"plan": plan.model_dump(mode="json"), "reasons": list(reasons), "held_out": list(held_out)}
+        self.write_json("plan.json", content | {"start": start})
+
+    def check_held_out(self, held_out: Sequence[str]) -> None:
+        """Check that the run began with these images held out; another version of Septum may divide them otherwise.
+
+        Raises
+        ------
+        UsageError
+            If it held out others.
+        FileError
+            If ``plan.json`` is damaged.
         """
         before = (self._read_json("plan.json") or {}).get("held_out", held_out)
-        if begun and sorted(before) != sorted(held_out):
+        if sorted(before) != sorted(held_out):
             raise UsageError(
                 f"{format_path(self.path)}: the run began with {list_some(before, 5) or 'no image'} held out, "
                 f"this version of Septum holds out {list_some(held_out, 5) or 'none'}",
                 "the same held-out images until the end",
                 "finish the run with the version that began it, or give another -o",
             )
-        content = {"plan": plan.model_dump(mode="json"), "reasons": list(reasons), "held_out": list(held_out)}
-        self.write_json("plan.json", content | {"start": start})
+
+    def split_sentence(self, images: int) -> str:
+        """Describe the split of a finished run of so many annotated images, perhaps of an earlier version.
+
+        Raises
+        ------
+        FileError
+            If ``plan.json`` is damaged.
+        """
+        held = [format_path(str(name)) for name in (self._read_json("plan.json") or {}).get("held_out", [])]
+        if not held:
+            return f"{pluralize(images, 'image')}: none was held out, so there is no score"
+        return f"{len(held)} of {pluralize(images, 'image')} held out for validation: {list_some(held, 4)}"
 
     def read_settings(self) -> dict[str, Any]:
         """Load the settings of an earlier start as `check_same_settings` wrote them; empty if there was none.
@@ -295,6 +321,16 @@ class RunFolder:
 
     def _damaged(self, name: str) -> FileError:
         return FileError(f"{format_path(self.path / name)}: damaged", "the file that training wrote", "give another -o")
+
+
+def is_trained(folder: Path) -> bool:
+    """Return True if a training in this folder is finished: its model is written last, and a checkpoint stays."""
+    return (folder / "model.safetensors").is_file() and is_begun(folder)
+
+
+def is_begun(folder: Path) -> bool:
+    """Return True if a training in this folder has written a checkpoint."""
+    return any((folder / "checkpoints").glob("step-*.safetensors"))
 
 
 def _owner(note: Path) -> dict[str, str] | None:

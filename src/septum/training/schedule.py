@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from math import ceil, cos, pi
 from typing import Literal
 
+from septum.errors import UsageError
 from septum.words import pluralize
 
 Activity = Literal["preparing", "steps", "validating", "finishing"]
@@ -243,3 +244,19 @@ def fits_another(spent_s: float, done: int, limit_s: float) -> bool:
         Number of pieces, 0 or more.
     """
     return done == 0 or spent_s * (done + 1) / done <= limit_s
+
+
+def require_held_out(images: int) -> None:
+    """Refuse a training to a plateau if no image is held out.
+
+    Raises
+    ------
+    UsageError
+        If the number of held-out images is 0.
+    """
+    if not images:
+        raise UsageError(
+            "a training to a plateau without held-out images",
+            "at least two annotated images, one of them to measure the improvement",
+            "give --budget TIME or --steps N, without --until-plateau",
+        )

@@ -9,7 +9,7 @@ from itertools import pairwise
 from septum import seeding
 from septum.errors import DataError, UsageError
 from septum.io.formats import format_path
-from septum.pairing.grouping import copies_of, copy_groups, grouped, inseparable, neighbors, sequences
+from septum.pairing.grouping import copies_of, copy_groups, grouped, inseparable, largest_first, neighbors, sequences
 from septum.pairing.sample import Sample, class_pixels, holds_objects
 from septum.settings import MaskKind
 from septum.training.settings import SplitSettings
@@ -107,8 +107,11 @@ def _choices(samples: Sequence[Sample], *, seed: int, kind: MaskKind | None, kee
     """
     groups = len({sample.group for sample in samples}) if keep_groups else 1
     if groups > 1:
-        for number in (min(_FIFTH, groups), *[groups] * (kind == "objects")):
-            yield from (list(fold.held_out) for fold in make_folds(samples, number, seed=seed, keep_groups=True))
+        folds = make_folds(samples, min(_FIFTH, groups), seed=seed, keep_groups=True)
+        yield from (list(fold.held_out) for fold in folds)
+        if kind == "objects":
+            by_size = largest_first(sequences(samples), seed)
+            yield from (sorted(group) for group in by_size if holds_objects(samples[i] for i in group))
         return
     yield hold_out(samples, seed=seed)[1]
     if kind == "objects":
@@ -333,9 +336,8 @@ def _fifth(count: int) -> int:
 
 def _whole_groups(groups: Sequence[Sequence[int]], number: int, seed: int) -> list[list[int]]:
     """Return the held-out images of each fold; groups stay whole."""
-    order = [int(i) for i in seeding.generator(seed, "folds").permutation(len(groups))]
     held: list[list[int]] = [[] for _ in range(number)]
-    for members in sorted((groups[i] for i in order), key=len, reverse=True):
+    for members in largest_first(groups, seed):
         min(held, key=len).extend(members)
     return held
 
