@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -237,3 +238,60 @@ def test_other_programs_read_a_mask_that_states_its_kind(
     from skimage.io import imread
 
     assert imread(file).shape == SIDES
+
+
+def test_what_another_program_has_corrected_is_read_before_the_kind_is_written(folder: Path) -> None:
+    session, entry = opened(folder)
+    paint(session, entry, 7)
+    file = session.newest_mask(entry)
+    assert file is not None
+    write_image(file, square(2, 50, 50), axes="YX", labels="objects")
+    session.set_kind("classes")
+    assert session.newest_mask(entry) == file
+    assert set(np.unique(read_mask(file).array)) == {0, 2}
+    session.describe(entry)
+    session.newest_mask(entry)
+    assert set(np.unique(labels_of(session, entry))) == {0, 2}
+    session.close()
+    assert stated_kind(read_mask(file)) == "classes" and set(np.unique(read_mask(file).array)) == {0, 2}
+
+
+def test_a_mask_of_the_studio_that_was_copied_states_the_kind_that_is_chosen_later(folder: Path) -> None:
+    session, entry = opened(folder)
+    paint(session, entry, 7)
+    session.close()
+    os.utime(folder / "masks" / "a.tif", (1, 1))
+    session, entry = opened(folder)
+    session.set_kind("classes")
+    session.close()
+    assert stated_kind(read_mask(folder / "masks" / "a.tif")) == "classes"
+
+
+def draw(file: Path, *classes: str) -> None:
+    """Write a square of each class, side by side, as QuPath does."""
+    shapes = []
+    for number, name in enumerate(classes):
+        x = 10 + 20 * number
+        ring = [[x, 10], [x + 10, 10], [x + 10, 20], [x, 20], [x, 10]]
+        about = {"objectType": "annotation", "classification": {"name": name}}
+        shape = {"type": "Polygon", "coordinates": [ring]}
+        shapes.append({"type": "Feature", "geometry": shape, "properties": about})
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({"type": "FeatureCollection", "features": shapes}))
+
+
+def test_drawn_objects_are_read_again_as_classes_unless_a_person_has_edited_them(folder: Path) -> None:
+    draw(folder / "masks" / "a.geojson", "b", "c", "c", "b", "c")
+    session, entry = opened(folder)
+    assert set(np.unique(labels_of(session, entry))) == {0, 1, 2, 3, 4, 5}
+    session.set_kind("classes")
+    session.describe(entry)
+    assert set(np.unique(labels_of(session, entry))) == {0, 1, 2}
+    session.set_kind("objects")
+    session.describe(entry)
+    assert session.store.objects(session.plane(entry, 0, 0)) == {1, 2, 3, 4, 5}
+    session.edit(entry, 0, 0, {"kind": "delete", "object": 5})
+    session.set_kind("classes")
+    session.describe(entry)
+    assert session.store.objects(session.plane(entry, 0, 0)) == {1, 2, 3, 4}
+    session.close()

@@ -308,6 +308,27 @@ def test_a_studio_that_is_closed_during_a_job_starts_no_learning(session: Sessio
     assert len(children) == 2
 
 
+def test_a_studio_that_is_closed_while_it_reads_a_mask_starts_no_learning(
+    folder: Path, children: list[FakeChild], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_masks(folder, "a.png", "b.png")
+    reading, enter = threading.Event(), masks.enter_existing
+
+    def slow(*given: Any) -> Any:
+        done = enter(*given)
+        if given[1].entry.name == "b.png":
+            reading.set()
+            time.sleep(0.3)
+        return done
+
+    monkeypatch.setattr(masks, "enter_existing", slow)
+    session = Session(StudioSettings(folder=folder))
+    session.begin()
+    assert reading.wait(30)
+    session.close()
+    assert not children
+
+
 def test_coarser_levels_are_tried_again_after_a_failure(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[float] = []
 

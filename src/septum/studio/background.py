@@ -140,6 +140,8 @@ class MaskReader:
                 self._told_at = time.monotonic()
                 self._tell(self._unread(len(waiting) - number))
             read += self._read(entry, now)
+        if self._closed:
+            return
         self._tell(self._unread(0))
         if read:
             self._done()

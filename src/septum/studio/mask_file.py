@@ -1,4 +1,4 @@
-"""The file of a mask: an ordinary TIFF, written whole or part by part from the labels."""
+"""The file of a mask: its labels as planes, and an ordinary TIFF, written whole or part by part from the labels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED
+from septum.errors import DataError
 from septum.io.atomic import as_error
 from septum.io.files import write_image
+from septum.io.formats import format_path
+from septum.io.image import Image
 from septum.io.tiff_write import write_tiff_from
 from septum.io.zarr_write import create_zarr
 from septum.settings import MaskKind
 from septum.studio.label_store import LabelStore, Plane
-from septum.studio.tile_grid import SIDE, Rect, tile_box
+from septum.studio.tile_grid import HIGHEST_ID, SIDE, Rect, tile_box
 
 
 @dataclass(frozen=True)
@@ -79,3 +83,37 @@ def write_parts(store: LabelStore, planes: list[Plane], about: MaskContent, targ
         raise as_error(target, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def as_planes(file: Path, image: Image, sides: dict[str, int]) -> NDArray[np.int32]:
+    """Return a mask as ``(T, Z, Y, X)`` int32 labels; `sides` are those of its image.
+
+    Raises
+    ------
+    DataError
+        If the mask has other sides, or holds other values than labels.
+    """
+    found = dict(zip(image.axes, image.shape, strict=True))
+    if any(found.get(axis, 1) != side for axis, side in sides.items()):
+        given, wanted = (_describe_sides({axis: at.get(axis, 1) for axis in sides}) for at in (found, sides))
+        raise DataError(
+            f"{format_path(file)}: a mask of {given} for an image of {wanted}",
+            "a mask of the same size with one channel",
+            "move it out of the folder, or correct it; `septum check` names what is wrong",
+        )
+    mask = image.array
+    if mask.dtype.kind == "f" and not np.array_equal(mask, np.rint(mask)):
+        raise DataError(f"{format_path(file)}: a mask with fractions", "whole numbers", "move it out of the folder")
+    if mask.min() < UNANNOTATED or mask.max() > HIGHEST_ID:
+        raise DataError(
+            f"{format_path(file)}: a mask with values from {mask.min()} to {mask.max()}",
+            f"-1 for not annotated, 0 for background, ids up to {HIGHEST_ID}",
+            "move it out of the folder",
+        )
+    return mask.astype(np.int32).reshape([sides[axis] for axis in "TZYX"])
+
+
+def _describe_sides(sides: dict[str, int]) -> str:
+    """Return the sides of an image in words: ``"80 x 60 pixels (Y x X), Z 4"``."""
+    others = "".join(f", {axis} {side}" for axis, side in sides.items() if axis not in "YX" and side > 1)
+    return f"{sides['Y']} x {sides['X']} pixels (Y x X){others}"

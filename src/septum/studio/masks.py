@@ -16,24 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED
-from septum.errors import DataError, FileError
+from septum.errors import FileError
 from septum.io.annotations.formats import is_drawn, split_place
 from septum.io.atomic import as_error
 from septum.io.files import images_in, read_mask
 from septum.io.formats import format_path, image_stem
 from septum.io.image import Image
+from septum.io.tiff import stated_kind
 from septum.pairing.drawn_masks import class_numbers, read_drawn_mask
 from septum.pairing.fit import fit_mask, grid_of
 from septum.settings import MaskKind
 from septum.studio.existing import find_others
 from septum.studio.label_store import READ, Changes, Edit, EditConflictError, LabelStore, Plane
-from septum.studio.mask_file import MaskContent, write_parts, write_whole
+from septum.studio.mask_file import MaskContent, as_planes, write_parts, write_whole
 from septum.studio.project import Entry, Project, signature
 from septum.studio.pyramid import Shown
-from septum.studio.tile_grid import HIGHEST_ID, Place, empty_tile, image_box, tile_box
+from septum.studio.tile_grid import Place, empty_tile, image_box, tile_box
 
 MOST_PIXELS = 100_000_000
 """Masks of more pixels are not written after each edit, but when they are asked for."""
+
+_AS_CLASSES = " classes"  # in the note that drawn objects were read
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,8 @@ class Found:
         The image, and the file of its mask.
     changes
         What differs from the labels.
+    kind
+        What a mask of the studio states that its values are; None of other masks.
     key, before, now
         The note that tells which file was read last, its value when this one was found, and its value afterwards.
     """
@@ -53,6 +58,7 @@ class Found:
     entry: Entry
     file: Path
     changes: Changes
+    kind: MaskKind | None
     key: str
     before: str | None
     now: str
@@ -67,7 +73,7 @@ def unread(project: Project, store: LabelStore, entry: Entry) -> str | None:
     if place is None:
         return None
     _, before, now = _note(store, entry, place)
-    return None if before == now or is_due(project, store, entry) else now
+    return None if before == now or _lacks_edits(project, store, entry) else now
 
 
 def find_existing(project: Project, store: LabelStore, entry: Entry, image: Image) -> Found | None:
@@ -82,18 +88,20 @@ def find_existing(project: Project, store: LabelStore, entry: Entry, image: Imag
     """
     latest = store.latest_edit(entry.name)  # before anything else: later edits are newer than what the file holds
     place = _place(project, entry)
-    if place is None or is_due(project, store, entry):
+    if place is None or _lacks_edits(project, store, entry):
         return None
-    key, before, now = _note(store, entry, place)  # after `is_due`: a mask that is just being written is due until then
+    key, before, now = _note(store, entry, place)  # later: a mask that is just being written lacks edits until then
     if before == now:
         return None
     file, sides = split_place(place)[0], _sides(image)
     project.note_folders()
-    labels = _as_planes(file, _read(project, store, entry, place, image), sides)
+    mask = _read(project, store, entry, place, image)
+    labels = as_planes(file, mask, sides)
+    kind = None if is_drawn(place) or not _is_own(project, store, entry, place) else stated_kind(mask)
     places = product(range(sides["T"]), range(sides["Z"]))
     planes = [store.plane(entry.name, t, z, (sides["Y"], sides["X"])) for t, z in places]
     tiles = ((plane, _tiles(plane, labels[plane.t, plane.z])) for plane in planes)
-    return Found(entry, file, store.compare(entry.name, tiles, latest), key, before, now)
+    return Found(entry, file, store.compare(entry.name, tiles, latest), kind, key, before, now)
 
 
 def enter_existing(store: LabelStore, found: Found) -> Edit | None:
@@ -113,7 +121,7 @@ def enter_existing(store: LabelStore, found: Found) -> Edit | None:
             # Of a mask of the studio that was only copied the labels hold all.
             copied = done is None and bool(found.before) and _made(store, found.entry) == found.before
             store.note(f"made {found.entry.name}", found.now if copied else "")
-        mark_written(store, found.entry, store.latest_edit(found.entry.name))
+        mark_written(store, found.entry, store.latest_edit(found.entry.name), found.kind)
     return done
 
 
@@ -123,12 +131,26 @@ def mark_written(store: LabelStore, entry: Entry, edit: int, kind: MaskKind | No
 
 
 def is_due(project: Project, store: LabelStore, entry: Entry) -> bool:
-    """Return True if an image was edited after its mask was written or read, or if that states another kind now."""
+    """Return True if the mask of an image lacks an edit, or states another kind than labels are now.
+
+    A mask that another program has changed is read before it is written for its kind.
+    """
+    if _lacks_edits(project, store, entry):
+        return True
+    kind = (store.note(f"written {entry.name}") or "").partition(" ")[2]
+    if kind in ("", store.kind):
+        return False
+    place = _place(project, entry)
+    _, before, now = ("", "", "") if place is None else _note(store, entry, place)
+    return before == now
+
+
+def _lacks_edits(project: Project, store: LabelStore, entry: Entry) -> bool:
+    """Return True if an image was edited after its mask was written or read."""
     latest, written = store.latest_edit(entry.name), store.note(f"written {entry.name}")
     if written is None:  # no mask yet, or one of a version of Septum that did not keep this
         return latest > 0 and _may_lack_edits(project, store, entry)
-    edit, _, kind = written.partition(" ")
-    return str(latest) != edit or kind not in ("", store.kind)
+    return str(latest) != written.partition(" ")[0]
 
 
 def _place(project: Project, entry: Entry) -> Path | None:
@@ -139,9 +161,25 @@ def _place(project: Project, entry: Entry) -> Path | None:
 
 
 def _note(store: LabelStore, entry: Entry, place: Path) -> tuple[str, str | None, str]:
-    """Return the key and the value of the note which file was read or written last, and its value for the file."""
-    key = f"{'drawn' if is_drawn(place) else 'mask'} {entry.name}"
-    return key, store.note(key), signature(split_place(place)[0])
+    """Return the key and the value of the note which file was read or written last, and its value for the file.
+
+    Drawn objects have other labels as classes; those that a person has edited are not read again for that.
+    """
+    now = signature(split_place(place)[0])
+    if not is_drawn(place):
+        return f"mask {entry.name}", store.note(f"mask {entry.name}"), now
+    before = store.note(f"drawn {entry.name}")
+    if before is not None and before.removesuffix(_AS_CLASSES) == now and _is_edited(store, entry):
+        now = before
+    elif store.kind == "classes":
+        now += _AS_CLASSES
+    return f"drawn {entry.name}", before, now
+
+
+def _is_edited(store: LabelStore, entry: Entry) -> bool:
+    """Return True if a person has edited an image; reading its mask is no such edit."""
+    edited = store.edited()
+    return any(plane.id in edited for plane in store.planes(entry.name))
 
 
 def mask_file(project: Project, entry: Entry) -> Path | None:
@@ -161,7 +199,7 @@ def _may_lack_edits(project: Project, store: LabelStore, entry: Entry) -> bool:
         return False
     if _is_own(project, store, entry, file):
         return True
-    return any(v > 1 for plane in store.planes(entry.name) for v in store.versions(plane).values())
+    return _is_edited(store, entry)
 
 
 def _read(project: Project, store: LabelStore, entry: Entry, place: Path, image: Image) -> Image:
@@ -184,34 +222,6 @@ def _sides(image: Image) -> dict[str, int]:
 def count_pixels(image: Image) -> int:
     """Return the number of pixels of the mask of an image."""
     return prod(_sides(image).values())
-
-
-def _as_planes(file: Path, image: Image, sides: dict[str, int]) -> NDArray[np.int32]:
-    """Return a mask as ``(T, Z, Y, X)`` int32 labels; `sides` are those of its image."""
-    found = dict(zip(image.axes, image.shape, strict=True))
-    if any(found.get(axis, 1) != side for axis, side in sides.items()):
-        given, wanted = (_describe_sides({axis: at.get(axis, 1) for axis in sides}) for at in (found, sides))
-        raise DataError(
-            f"{format_path(file)}: a mask of {given} for an image of {wanted}",
-            "a mask of the same size with one channel",
-            "move it out of the folder, or correct it; `septum check` names what is wrong",
-        )
-    mask = image.array
-    if mask.dtype.kind == "f" and not np.array_equal(mask, np.rint(mask)):
-        raise DataError(f"{format_path(file)}: a mask with fractions", "whole numbers", "move it out of the folder")
-    if mask.min() < UNANNOTATED or mask.max() > HIGHEST_ID:
-        raise DataError(
-            f"{format_path(file)}: a mask with values from {mask.min()} to {mask.max()}",
-            f"-1 for not annotated, 0 for background, ids up to {HIGHEST_ID}",
-            "move it out of the folder",
-        )
-    return mask.astype(np.int32).reshape([sides[axis] for axis in "TZYX"])
-
-
-def _describe_sides(sides: dict[str, int]) -> str:
-    """Return the sides of an image in words: ``"80 x 60 pixels (Y x X), Z 4"``."""
-    others = "".join(f", {axis} {side}" for axis, side in sides.items() if axis not in "YX" and side > 1)
-    return f"{sides['Y']} x {sides['X']} pixels (Y x X){others}"
 
 
 def _tiles(plane: Plane, labels: NDArray[np.int32]) -> dict[Place, NDArray[np.int32]]:

@@ -53,8 +53,8 @@ class Session:
         # Planes with a channel of those that are made together, and when to try again.
         self._building: dict[tuple[str, int, int, int], float] = {}
         self._writer = MaskWriter(self.project, self.store, self.pyramid, self.hub)
-        tell, done = self.learning.show_unread, self.learning.learn_masks
-        self._reader = MaskReader(self.project, self.store, self.hub, self._edit_lock, tell, done)
+        tell = self.learning.show_unread
+        self._reader = MaskReader(self.project, self.store, self.hub, self._edit_lock, tell, self._masks_read)
 
     def begin(self) -> None:
         """Go on learning, and read the masks that exist in the background."""
@@ -64,8 +64,8 @@ class Session:
     def close(self) -> None:
         """Write masks that are not written yet, and end everything."""
         self.hub.close()
+        self._reader.close()  # first, as masks that were read begin learning
         self.learning.close()
-        self._reader.close()
         self._writer.close()
         self.store.close()
         self._folder_lock.release()
@@ -147,8 +147,13 @@ class Session:
                 return
         self.hub.send("note", text=f"read {format_path(found.file)}")
         tell_labels(self.hub, self.store, entry, done)
-        self.learning.learn_masks()
+        self._masks_read()
         self._reader.look()  # one mask less is not read yet
+
+    def _masks_read(self) -> None:
+        """Learn from masks that were read, and write those that state another kind than labels are."""
+        self.learning.learn_masks()
+        self._writer.write_due()
 
     def edit(self, entry: Entry, t: int, z: int, request: Mapping[str, Any]) -> Edit:
         """Do one edit, tell all pages, and write the mask soon.
@@ -168,9 +173,10 @@ class Session:
         return done
 
     def set_kind(self, kind: MaskKind) -> None:
-        """Say whether labels are objects or classes; masks that were written state it soon."""
+        """Say whether labels are objects or classes; masks are written, and drawn objects read, for it soon."""
         self.learning.set_kind(kind)
         self._writer.write_due()
+        self._reader.look()
 
     def start_job(self, kind: str, options: Mapping[str, Any]) -> None:
         """Write all masks, and start a job; see `Learning.start_job`.
