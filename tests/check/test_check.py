@@ -443,6 +443,19 @@ def test_files_that_state_what_their_values_are_decide_before_the_values() -> No
     assert (some.kind, some.guess) == ("objects", False)
 
 
+def test_a_file_that_states_its_kind_does_not_decide_against_the_plain_values_of_others() -> None:
+    organs = [np.where(cells(9, seed=n) > 0, 1 + cells(9, seed=n) % 3, 0) for n in range(9)]
+    varied = [cells(4 + 3 * n, seed=n) for n in range(4)]
+    read = infer_label_kind([*stated("objects", organs[0]), *stated(None, *organs[1:])])
+    assert read.unclear == "objects in 1 mask, as the files state, and classes: values 0, 1, 2, 3 in 8 others"
+    assert infer_label_kind([*stated("classes", organs[0]), *stated(None, *varied)]).unclear
+    for kind in ("objects", "classes"):
+        asked = infer_label_kind([*stated("objects", organs[0]), *stated(None, *organs[1:])], kind=kind)
+        assert (asked.kind, asked.unclear) == (kind, "")
+    foreground = [np.where(mask > 0, 1, 0) for mask in organs]  # one value: objects, or a class
+    assert not infer_label_kind([*stated("objects", *varied), *stated(None, *foreground)]).unclear
+
+
 def test_an_object_that_is_alone_in_its_image_stays_one_object_if_the_file_states_objects() -> None:
     alone = np.where(cells(5) == 1, 17, 0)
     alone[40:44, 40:44] = 17

@@ -55,6 +55,12 @@ def rims(masks: Sequence[Census]) -> tuple[int, ...]:
     return tuple(found)
 
 
+def ignored_255(every: Sequence[int]) -> tuple[int, ...]:
+    """Return 255 if it follows 0, 1, ... K - 1, K >= 2: it means not annotated. 0, 128, 255 are three classes."""
+    rest = list(every[:-1])
+    return (255,) if len(rest) >= 2 and every[-1] == 255 and rest == list(range(len(rest))) else ()
+
+
 def background_value(masks: Sequence[Census]) -> int:
     """Return the value of the background of masks of ids in which it is not 0; 0 if that is not certain.
 

@@ -29,6 +29,7 @@ RIMS = (255, 65535)
 """Values that may be a rim around objects."""
 
 _RIM_PX = 5  # no pixel of a rim is farther than this from its border, along an axis
+_ATTACHED = 0.8  # share of the images
 _SHARE = 0.8  # of the other values touch the rim
 
 
@@ -301,3 +302,9 @@ def explained(groups: Sequence[NDArray[np.float64]]) -> float:
     total = float(((everything - everything.mean()) ** 2).sum())
     within = sum(float(((g - g.mean()) ** 2).sum()) for g in groups)
     return 1 - within / total if total > 0 else 0.0
+
+
+def attached(masks: Sequence[Census]) -> bool:
+    """Return True if all values touch another one in nearly all images that hold several."""
+    several = [m for m in masks if len(m.values) > 1]
+    return bool(several) and sum(m.touching == len(m.values) for m in several) > _ATTACHED * len(several)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from septum.arrays.targets import UNANNOTATED, connected_components
-from septum.check.background import background_value, common_surrounding, rims
-from septum.check.census import Census, own_traits
+from septum.check.background import background_value, common_surrounding, ignored_255, rims
+from septum.check.census import Census, attached, own_traits
 from septum.check.issues import IssueKind, Observation
 from septum.check.masks import COLOR, color_of
 from septum.check.statistics import PairStatistics
@@ -50,13 +50,11 @@ KINDS = (
     TOO_MANY_CLASSES,
 )
 
-
 _MOST_CLASSES = 254  # a target is uint8, and 255 is ignored
 _WHOLE = 0.75  # share of values in one piece, from which masks may hold ids
 _MANY = 64  # more values than this are no classes, unless the user names classes
 _FEW = 4
 _MOST_PARTS = 16  # values that one structure may have in all sections of a stack; more are cells
-_ATTACHED = 0.8  # share of the images
 _SURE = 8  # images, from which statistics over images are no guess
 _NAMED_VALUES = 8
 
@@ -208,7 +206,7 @@ def infer_label_kind(
     """Infer from all masks whether their values are object ids or classes.
 
     The user (`kind`), the mask files that state it, and the layout of the folders (`objects`) decide first, in this
-    order; files that contradict one another leave it unclear. Otherwise, in this order, with the reason of each rule:
+    order; files that contradict one another, or plain values (`is_plain`), leave it unclear. Otherwise, in this order:
 
     1. One value beside the background, in all masks: classes. Whether its pieces are objects cannot be known.
        Masks of 0 and 1 beside masks of 0 and 255 mean the same.
@@ -241,14 +239,14 @@ def infer_label_kind(
     background = any(m.background for m in masks)
     every = ([0] if background else []) + values
     stated = Counter(m.stated for m in masks if m.stated)
-    if kind is None and stated["objects"]:
-        return _stated_ids(masks, values, stated)
+    if kind is None and (found := _stated(masks, values, stated, sources)) is not None:
+        return found
     kind = kind or ("classes" if stated or objects is False else None)
     if kind == "objects" or (kind is None and objects):
         return _ids(masks, values, source="as asked" if kind else "as the layout says", sure=kind is None)
     if values == [1, 255] and background and all(len(m.values) == 1 for m in filled):
         return LabelKind("classes", (0, 255), (), "0 and 1 in some, 0 and 255 in others, read as the same", mixed=True)
-    ignore = _ignore(every) or (rims(filled) if len(every) > 2 else ())
+    ignore = ignored_255(every) or (rims(filled) if len(every) > 2 else ())
     every = [value for value in every if value not in ignore]
     classes = LabelKind("classes", tuple(every), ignore, _classes_of(every))
     if kind == "classes" or len(every) <= 2:
@@ -264,22 +262,39 @@ def infer_label_kind(
     if traits == "certain":
         reason = classes.reason + ", each with a place or look of its own"
         return replace(classes, reason=reason, guess=len(filled) < _SURE)
-    if len(values) <= _FEW and _attached(filled):
+    if len(values) <= _FEW and attached(filled):
         return replace(classes, reason=classes.reason + ", which touch one another", guess=True)
     return _ids(masks, values, guess=traits == "likely" or max(len(m.values) for m in filled) <= _FEW)
 
 
-def _stated_ids(masks: Sequence[Census], values: Sequence[int], stated: Mapping[MaskKind, int]) -> LabelKind:
-    """Return the ids that some files state; unclear if others state classes.
+def _stated(
+    masks: Sequence[Census], values: Sequence[int], stated: Mapping[MaskKind, int], sources: int | None
+) -> LabelKind | None:
+    """Return the ids that some files state; unclear if others contradict that; None otherwise.
 
     If all state it, 0 is the background, and -1 is not annotated.
     """
+    silent = [m for m in masks if m.values and not m.stated] if stated else []
     if len(stated) > 1:
-        unclear = " and ".join(f"{kind} in {pluralize(n, 'mask')}" for kind, n in sorted(stated.items()))
-        return LabelKind("objects", (), (), "object ids", guess=True, unclear=f"{unclear}, as the files state")
-    sure = all(m.stated for m in masks if m.values)
-    found = _ids(masks, values, source="as the files state", sure=sure)
-    return replace(found, ignore=(), background=0) if sure else found
+        return _unclear(stated)
+    if silent and is_plain(other := infer_label_kind(silent, sources=sources), *stated):
+        return _unclear(stated, f" and {other.reason} in {pluralize(len(silent), 'other')}")
+    if "objects" not in stated:
+        return None
+    found = _ids(masks, values, source="as the files state", sure=not silent)
+    return found if silent else replace(found, ignore=(), background=0)
+
+
+def _unclear(stated: Mapping[MaskKind, int], rest: str = "") -> LabelKind:
+    said = " and ".join(f"{kind} in {pluralize(n, 'mask')}" for kind, n in sorted(stated.items()))
+    return LabelKind(
+        "objects", (), (), "object ids", guess=True, unclear=f"{said}, as the files state,{rest}".rstrip(",")
+    )
+
+
+def is_plain(found: LabelKind, besides: MaskKind) -> bool:
+    """Return True if values, more than one beside the background, say plainly that they are no `besides`."""
+    return found.kind != besides and not (found.guess or found.unclear or 0 < len(found.values) <= 2)
 
 
 def is_binary(mask: Census, label_kind: LabelKind) -> bool:
@@ -316,18 +331,6 @@ def _ids(
     meaning = "objects, one per connected piece" if pieces else "object ids"
     reason = f"{meaning}, {span} per image" + (f" ({source})" if source else "")
     return LabelKind("objects", (), ignore, reason, guess=guess, pieces=pieces, sure=sure, background=background)
-
-
-def _ignore(every: Sequence[int]) -> tuple[int, ...]:
-    """Return 255 if it follows 0, 1, ... K - 1, K >= 2: it means not annotated. 0, 128, 255 are three classes."""
-    rest = list(every[:-1])
-    return (255,) if len(rest) >= 2 and every[-1] == 255 and rest == list(range(len(rest))) else ()
-
-
-def _attached(masks: Sequence[Census]) -> bool:
-    """Return True if all values touch another one in nearly all images that hold several."""
-    several = [m for m in masks if len(m.values) > 1]
-    return bool(several) and sum(m.touching == len(m.values) for m in several) > _ATTACHED * len(several)
 
 
 def to_mask(labels: NDArray[np.int32], rules: Rules, *, pieces: bool = False) -> NDArray[np.int32]:
