@@ -78,7 +78,7 @@ class Progress:
         )  # time and count: one before the last half minute, those in it
         self._percent = -100.0  # of the last plain line
         self._working = (waiting, time.monotonic())  # what runs, and since when
-        self._counted: tuple[float, int, str] | None = None  # what was counted last, if nothing else runs since then
+        self._counted: tuple[float, int, str] | None = None  # the last count; None if work without a count began since
         self._before: str | None = None  # what ran before loops are compiled
         # Since when the clock of rates stands still, None if it goes, and the seconds that it stood still before.
         self._still: tuple[float | None, float] = (None, 0.0)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from septum.errors import FileError
-from septum.studio.label_store import EditConflictError, LabelStore, Plane
+from septum.studio.label_store import READ, EditConflictError, LabelStore, Plane
 from septum.studio.tile_grid import SIDE, Rect, empty_tile
 
 
@@ -181,3 +181,14 @@ def test_after_an_edit_for_which_the_disk_was_too_full_the_next_one_is_kept(
     opened[0].execute("PRAGMA max_page_count=100000")
     store.write(plane, "brush", {(0, 0): noise})
     assert np.array_equal(LabelStore(tmp_path / "labels.sqlite").tile(plane, (0, 0)), noise)
+
+
+def test_an_image_of_which_only_a_mask_was_read_is_not_edited(store: LabelStore, plane: Plane) -> None:
+    other = store.plane("b", 0, 0, (600, 700))
+    assert not store.is_edited("a")
+    store.write(plane, READ, {(0, 0): painted(1, 5, 5)})
+    store.write(other, "brush", {(0, 0): painted(1, 5, 5)})
+    assert (store.is_edited("a"), store.is_edited("b")) == (False, True)
+    assert store.edited() == {other.id}
+    store.write(plane, "eraser", {(0, 0): painted(-1, 5, 5)})
+    assert store.is_edited("a")

@@ -14,6 +14,7 @@ from septum.check.check import check
 from septum.errors import DataError
 from septum.io.files import read_mask, write_image
 from septum.io.tiff import stated_kind
+from septum.pairing.drawn_masks import class_names
 from septum.studio import masks
 from septum.studio.project import Entry
 from septum.studio.session import Session
@@ -278,6 +279,34 @@ def draw(file: Path, *classes: str) -> None:
         shapes.append({"type": "Feature", "geometry": shape, "properties": about})
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps({"type": "FeatureCollection", "features": shapes}))
+
+
+def test_the_classes_of_drawn_objects_are_read_once_for_all_images_and_again_after_a_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("c", "d"):
+        write_image(folder / "images" / f"{name}.tif", np.zeros((60, 80), np.uint8), axes="YX")
+    for name in ("a", "c", "d"):
+        draw(folder / "masks" / f"{name}.geojson", "n", "p")
+    read: list[str] = []
+
+    def count(place: Path) -> frozenset[str]:
+        read.append(place.name)
+        return class_names(place)
+
+    monkeypatch.setattr(masks, "class_names", count)
+    session, _ = opened(folder)
+    session.set_kind("classes")
+    entries = [one for one in session.project.entries.values() if one.name != "b.png"]
+    for entry in entries:
+        session.describe(entry)
+        assert session.store.objects(session.plane(entry, 0, 0)) == {1, 2}
+    assert sorted(read) == ["a.geojson", "c.geojson", "d.geojson"]
+    draw(folder / "masks" / "d.geojson", "a", "n", "p")
+    session.describe(entries[-1])
+    assert session.store.objects(session.plane(entries[-1], 0, 0)) == {1, 2, 3}
+    assert len(read) == 4
+    session.close()
 
 
 def test_drawn_objects_are_read_again_as_classes_unless_a_person_has_edited_them(folder: Path) -> None:

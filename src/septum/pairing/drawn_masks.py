@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -63,14 +63,28 @@ def read_drawn_mask(
     return mask, replace(filled, labels=_NO_LABELS)
 
 
-def class_numbers(places: Iterable[Path | None]) -> dict[str, int] | None:
+def class_names(place: Path) -> frozenset[str]:
+    """Return the names of the classes of drawn objects.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    """
+    return frozenset(one.label for one in read_drawing(place).objects)
+
+
+def class_numbers(
+    places: Iterable[Path | None], names: Callable[[Path], Iterable[str]] = class_names
+) -> dict[str, int] | None:
     """Return a number from 1 for each class of drawn objects, in the order of their names; None without any.
 
-    A file that cannot be read has no classes here; its error is raised when its mask is read.
+    A file that cannot be read has no classes here; its error is raised when its mask is read. `names` returns the
+    classes of a place.
     """
-    names: set[str] = set()
+    found: set[str] = set()
     for place in places:
         if place is not None and is_drawn(place):
             with suppress(FileError):
-                names |= {one.label for one in read_drawing(place).objects}
-    return {name: number for number, name in enumerate(sorted(names), start=1)} or None
+                found.update(names(place))
+    return {name: number for number, name in enumerate(sorted(found), start=1)} or None

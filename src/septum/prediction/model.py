@@ -281,10 +281,8 @@ def open_model(path: str | Path, device: str = "auto") -> Model:
         If the device does not exist, or `path` is no path.
     """
     if not isinstance(path, str | PathLike):
-        given, todo = (
-            f"model: an object of type {type(path).__name__}",
-            "give a path, or what septum.open_model returns",
-        )
+        given = f"model: an object of type {type(path).__name__}"
+        todo = "give a path, or what septum.open_model returns"
         raise UsageError(given, "a model file, a run folder or a model", todo)
     chosen, file = find_device(device), model_file(Path(path))
     header, tensors = _read(file)

@@ -81,7 +81,7 @@ class MaskReader:
     edits
         The lock under which the session edits labels.
     tell
-        Takes what is not read yet, at most once a second, and at the end.
+        Called with the masks that are not read yet: at most once a second, and at the end.
     done
         Called after masks were read.
     """
@@ -186,7 +186,7 @@ class MaskReader:
 
 
 class MaskWriter:
-    """Writes masks in the background, a pause after the last edit of an image; those that failed again and again.
+    """Writes masks in the background, a pause after the last edit of an image; tries again those that failed.
 
     The store keeps which edit of an image was written last: what an earlier process did not write is written at the
     start. Masks of large images are written when they are asked for.

@@ -12,9 +12,11 @@ from typing import Any
 from septum.errors import FileError
 from septum.io.formats import format_path
 
+_NOTES = "CREATE TABLE IF NOT EXISTS note(key TEXT PRIMARY KEY, value TEXT);"
+
 
 class Database:
-    """An SQLite file, used by several threads.
+    """An SQLite file with values by key and tables, used by several threads.
 
     Parameters
     ----------
@@ -37,7 +39,7 @@ class Database:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=20)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(schema)
+            self._db.executescript(_NOTES + schema)
 
     def close(self) -> None:
         """Close the file."""
@@ -73,8 +75,16 @@ class Database:
                     self._db.execute("ROLLBACK")
                 raise
 
+    def note(self, key: str, value: str | None = None) -> str | None:
+        """Return a value that is kept for a key; with `value`, keep it."""
+        if value is not None:
+            with self.transaction() as db:
+                db.execute("INSERT OR REPLACE INTO note(key, value) VALUES(?, ?)", (key, value))
+        found = self._all("SELECT value FROM note WHERE key=?", key)
+        return str(found[0][0]) if found else None
+
     def _undone(self) -> None:
-        """Forget what is known of the file: the changes of a transaction are taken back."""
+        """Forget what was read in a transaction whose changes are taken back."""
 
     def _all(self, question: str, *values: Any) -> list[Any]:
         with self._lock, self._errors():

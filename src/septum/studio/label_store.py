@@ -30,11 +30,11 @@ CREATE TABLE IF NOT EXISTS held(plane INT, object INT, ty INT, tx INT, PRIMARY K
     WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS held_in ON held(plane, ty, tx);
 CREATE TABLE IF NOT EXISTS edit(id INTEGER PRIMARY KEY AUTOINCREMENT, plane INT, name TEXT, at REAL, undone INT);
+CREATE INDEX IF NOT EXISTS edit_of ON edit(plane);
 CREATE TABLE IF NOT EXISTS change(edit INT, ty INT, tx INT, y0 INT, x0 INT, y1 INT, x1 INT, before BLOB, after BLOB,
     PRIMARY KEY(edit, ty, tx));
 CREATE TABLE IF NOT EXISTS joined(edit INTEGER PRIMARY KEY, first INT);
 CREATE TABLE IF NOT EXISTS image(name TEXT PRIMARY KEY, reserved INT);
-CREATE TABLE IF NOT EXISTS note(key TEXT PRIMARY KEY, value TEXT);
 """
 _CACHED_TILES = 64
 _EMPTY = empty_tile()
@@ -162,6 +162,11 @@ class LabelStore(Database):
         """Return the ids of the planes that a person has edited; those of which only a mask was read are left out."""
         return {row[0] for row in self._all("SELECT DISTINCT plane FROM edit WHERE name!=?", READ)}
 
+    def is_edited(self, image: str) -> bool:
+        """Return True if a person has edited an image; reading its mask is no such edit."""
+        ask = "SELECT 1 FROM plane JOIN edit ON edit.plane=plane.id WHERE image=? AND name!=? LIMIT 1"
+        return bool(self._all(ask, image, READ))
+
     def version(self, plane: Plane, place: Place) -> int:
         """Return the version of a tile: the number of its changes."""
         found = self._all("SELECT version FROM tile WHERE plane=? AND ty=? AND tx=?", plane.id, *place)
@@ -235,14 +240,6 @@ class LabelStore(Database):
             image,
         )
         return {name: int(count) for name, count in rows}
-
-    def note(self, key: str, value: str | None = None) -> str | None:
-        """Return a value that is kept for a key; with `value`, keep it."""
-        if value is not None:
-            with self.transaction() as db:
-                db.execute("INSERT OR REPLACE INTO note(key, value) VALUES(?, ?)", (key, value))
-        found = self._all("SELECT value FROM note WHERE key=?", key)
-        return str(found[0][0]) if found else None
 
     @property
     def kind(self) -> MaskKind:

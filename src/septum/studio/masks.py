@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -23,7 +24,7 @@ from septum.io.files import images_in, read_mask
 from septum.io.formats import format_path, image_stem
 from septum.io.image import Image
 from septum.io.tiff import stated_kind
-from septum.pairing.drawn_masks import class_numbers, read_drawn_mask
+from septum.pairing.drawn_masks import class_names, class_numbers, read_drawn_mask
 from septum.pairing.fit import fit_mask, grid_of
 from septum.settings import MaskKind
 from septum.studio.existing import find_others
@@ -118,7 +119,7 @@ def enter_existing(store: LabelStore, found: Found) -> Edit | None:
             raise EditConflictError(f"{format_path(found.file)}: read already", "a mask that is new", "go on")
         store.note(found.key, found.now)
         if not found.key.startswith("drawn "):
-            # Of a mask of the studio that was only copied the labels hold all.
+            # A mask that the studio wrote and that was only copied holds the same labels.
             copied = done is None and bool(found.before) and _made(store, found.entry) == found.before
             store.note(f"made {found.entry.name}", found.now if copied else "")
         mark_written(store, found.entry, store.latest_edit(found.entry.name), found.kind)
@@ -169,17 +170,11 @@ def _note(store: LabelStore, entry: Entry, place: Path) -> tuple[str, str | None
     if not is_drawn(place):
         return f"mask {entry.name}", store.note(f"mask {entry.name}"), now
     before = store.note(f"drawn {entry.name}")
-    if before is not None and before.removesuffix(_AS_CLASSES) == now and _is_edited(store, entry):
+    if before is not None and before.removesuffix(_AS_CLASSES) == now and store.is_edited(entry.name):
         now = before
     elif store.kind == "classes":
         now += _AS_CLASSES
     return f"drawn {entry.name}", before, now
-
-
-def _is_edited(store: LabelStore, entry: Entry) -> bool:
-    """Return True if a person has edited an image; reading its mask is no such edit."""
-    edited = store.edited()
-    return any(plane.id in edited for plane in store.planes(entry.name))
 
 
 def mask_file(project: Project, entry: Entry) -> Path | None:
@@ -197,20 +192,29 @@ def _may_lack_edits(project: Project, store: LabelStore, entry: Entry) -> bool:
         return not noted
     if signature(file) != noted:
         return False
-    if _is_own(project, store, entry, file):
-        return True
-    return _is_edited(store, entry)
+    return _is_own(project, store, entry, file) or store.is_edited(entry.name)
 
 
 def _read(project: Project, store: LabelStore, entry: Entry, place: Path, image: Image) -> Image:
     """Read a mask on the grid of its image."""
     grid, sides = grid_of(image), _sides(image)
     if is_drawn(place):
-        classes = class_numbers(e.mask for e in project.entries.values()) if store.kind == "classes" else None
+        drawn = (one.mask for one in project.entries.values())
+        classes = class_numbers(drawn, _known_classes) if store.kind == "classes" else None
         return read_drawn_mask(place, grid, classes=classes)[0]
     # Masks of the studio state their axes, and leave out those of length 1.
     axes = None if _is_own(project, store, entry, place) else project.axes
     return fit_mask(read_mask(place, axes=axes, sides=(sides["Y"], sides["X"])), grid)[0]
+
+
+def _known_classes(place: Path) -> frozenset[str]:
+    return _classes_of(place, signature(split_place(place)[0]))
+
+
+@lru_cache(maxsize=10_000)
+def _classes_of(place: Path, version: str) -> frozenset[str]:
+    """Return the classes of drawn objects; all images need those of all files, so each version is read once."""
+    return class_names(place)
 
 
 def _sides(image: Image) -> dict[str, int]:

@@ -173,7 +173,7 @@ class Session:
         return done
 
     def set_kind(self, kind: MaskKind) -> None:
-        """Say whether labels are objects or classes; masks are written, and drawn objects read, for it soon."""
+        """Say whether labels are objects or classes; soon masks are written and drawn objects are read again."""
         self.learning.set_kind(kind)
         self._writer.write_due()
         self._reader.look()
